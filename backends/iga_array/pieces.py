@@ -1,0 +1,208 @@
+"""A signal cut into pieces, and passes over them on several threads."""
+
+import contextlib
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy
+from array_api_compat import device, is_numpy_array
+
+from iga_array.mlp import LayerTape, Passes
+from iga_core import Grouping
+from iga_core._arrays import Array, common_namespace, on_host, require_count
+from iga_core.sampling import merge_largest
+
+HOST_LAYER_BYTES = 2**20
+ACCELERATOR_LAYER_BYTES = 2**28
+"""Activations of a hidden layer in one piece: what a core's cache holds, or what fills a GPU."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Columns of all groups; or, not `grouped`, a slice of the points in no group."""
+
+    start: int
+    stop: int
+    grouped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A piece after its forward pass: its cotangent, (r, C), and the tape behind it."""
+
+    piece: Piece
+    error: Array
+    cotangent: Array
+    tape: list[LayerTape]
+
+
+@dataclass
+class Sums:
+    """What some pieces add up to."""
+
+    error: Array = 0
+    gradients: list[Array] | None = None
+    cotangent: Array | None = None
+    largest: tuple[Array, Array] | None = None
+    samples: int = 1
+
+    def __iadd__(self, later: "Sums") -> "Sums":
+        """Add pieces that follow; of equal cotangents, the earlier stays the largest."""
+        self.error = self.error + later.error
+        if self.gradients is None:
+            self.gradients = later.gradients
+        elif later.gradients is not None:
+            for mine, theirs in zip(self.gradients, later.gradients, strict=True):
+                mine += theirs
+        if self.cotangent is None:
+            self.cotangent = later.cotangent
+        elif later.cotangent is not None:
+            self.cotangent = self.cotangent + later.cotangent
+        if later.largest is not None:
+            self.samples = later.samples
+            self.largest = merge_largest(self.largest, later.largest, self.samples)
+        return self
+
+
+def total(parts: Iterable[Sums]) -> Sums:
+    """Add up pieces, in their order."""
+    return functools.reduce(operator.iadd, parts, Sums())
+
+
+class Pieces:
+    """The points of a signal: all groups times some columns at a time, then those in no group.
+
+    Consecutive pieces form a share, which one thread works through in order: sums over shares
+    do not depend on the threads' timing.
+    """
+
+    def __init__(
+        self,
+        coords: Array,
+        targets: Array,
+        grouping: Grouping,
+        layer_width: int,
+        columns: int | None,
+        workers: int | None,
+    ) -> None:
+        self.xp = common_namespace(coords=coords, targets=targets)
+        self.coords, self.targets, self.grouping = coords, targets, grouping
+        self.origins, self.offsets, self.rest = (
+            self.xp.asarray(part, device=device(coords))
+            for part in (grouping.origins, grouping.offsets, grouping.rest)
+        )
+        self.cotangent_scale = 2 / math.prod(targets.shape)
+        blas = _blas_of(coords)
+        if workers is None:
+            workers = 1 if blas is None else max(lib.num_threads for lib in blas.lib_controllers)
+        workers = require_count("workers", workers, 1)
+        if columns is None:
+            columns = self._columns(layer_width, workers)
+        pieces = _cut(grouping, require_count("columns", columns, 1))
+        self.shares = [
+            [pieces[k] for k in share]
+            for share in numpy.array_split(range(len(pieces)), min(workers, len(pieces)))
+        ]
+        several = len(self.shares) > 1
+        self._pool = ThreadPoolExecutor(len(self.shares)) if several else None
+        self._blas = blas if several else None
+
+    def map(
+        self, function: Callable[[Any], Result], shares: Iterable[Any] | None = None
+    ) -> list[Result]:
+        """Call a function on each share, a thread and one thread of linear algebra for each."""
+        shares = self.shares if shares is None else shares
+        if self._pool is None:
+            return list(map(function, shares))
+
+        def in_thread(share: Any) -> Result:
+            with overflow_is_seen_later():
+                return function(share)
+
+        with self._blas.limit(limits=1) if self._blas else contextlib.nullcontext():
+            return list(self._pool.map(in_thread, shares))
+
+    def evaluate(self, passes: Passes, piece: Piece) -> Evaluated:
+        """Run a piece forward, to the cotangent of the mean squared error over all points."""
+        part = slice(piece.start, piece.stop)
+        if piece.grouped:
+            coords, targets = self._rows(self.origins[:, None] + self.offsets[None, part])
+        else:
+            coords, targets = self._rows(self.rest[part])
+        cotangent, tape = passes.forward(coords)
+        cotangent -= targets
+        error = self.xp.sum(cotangent * cotangent)
+        cotangent *= self.cotangent_scale
+        return Evaluated(piece, error, cotangent, tape)
+
+    def grouped(self, cotangent: Array) -> Array:
+        """Arrange the cotangent of a grouped piece as (n, b, C)."""
+        return self.xp.reshape(cotangent, (self.grouping.groups, -1, cotangent.shape[1]))
+
+    def coords_at(self, positions: Array) -> Array:
+        """Coordinates at some positions of each group, (n, s, inputs)."""
+        return self._at(positions)[0]
+
+    def means_at(self, passes: Passes, positions: Array) -> Array:
+        """Mean cotangent of the points at some positions of each group, (n, C)."""
+        xp = self.xp
+        coords, targets = self._at(positions)
+        predictions = passes.predict(xp.reshape(coords, (-1, coords.shape[-1])))
+        errors = xp.reshape(predictions, targets.shape) - targets
+        return self.cotangent_scale * xp.mean(errors, axis=1)
+
+    def _at(self, positions: Array) -> tuple[Array, Array]:
+        xp = self.xp
+        offsets = xp.take(self.offsets, xp.reshape(positions, (-1,)), axis=0)
+        found = self._rows(self.origins[:, None] + xp.reshape(offsets, positions.shape))
+        coords, targets = (xp.reshape(rows, (*positions.shape, -1)) for rows in found)
+        return coords, targets
+
+    def _rows(self, index: Array) -> tuple[Array, Array]:
+        flat = self.xp.reshape(index, (-1,))
+        return (
+            self.xp.take(self.coords, flat, axis=0),
+            self.xp.take(self.targets, flat, axis=0),
+        )
+
+    def _columns(self, layer_width: int, workers: int) -> int:
+        """Choose pieces of cache size, as many for each worker."""
+        budget = HOST_LAYER_BYTES if on_host(self.coords) else ACCELERATOR_LAYER_BYTES
+        item = int(self.xp.finfo(self.coords.dtype).bits) // 8
+        fit = max(1, budget // (self.grouping.groups * layer_width * item))
+        count = workers * math.ceil(self.grouping.points / (fit * workers))
+        return math.ceil(self.grouping.points / count)
+
+
+def overflow_is_seen_later() -> Any:
+    """Return a context in which NumPy does not warn; what is not finite raises at the loss."""
+    return numpy.errstate(over="ignore", invalid="ignore")
+
+
+def _cut(grouping: Grouping, columns: int) -> list[Piece]:
+    rows = columns * grouping.groups
+    spans = ((grouping.points, columns, True), (len(grouping.rest), rows, False))
+    return [
+        Piece(first, min(first + step, length), grouped)
+        for length, step, grouped in spans
+        for first in range(0, length, step)
+    ]
+
+
+def _blas_of(array: Array) -> Any:
+    """Return the control of the linear algebra library's threads, where there is one."""
+    if not is_numpy_array(array):
+        return None
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    blas = ThreadpoolController().select(user_api="blas")
+    return blas if blas.lib_controllers else None

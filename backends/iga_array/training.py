@@ -1,0 +1,286 @@
+"""Full-batch training in pieces, with or without an adjustment."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy
+from array_api_compat import device
+
+from iga_array.correcting import Correction, Corrector, require_still_finite
+from iga_array.mlp import MLP, Passes
+from iga_array.pieces import Evaluated, Piece, Pieces, Sums, overflow_is_seen_later, total
+from iga_core import Adjustment, Grouping, SpectralTransform
+from iga_core._arrays import (
+    Array,
+    common_namespace,
+    require_count,
+    require_finite,
+    require_shape,
+)
+from iga_core.optimizers import Adam, Optimizer
+
+
+def train(
+    model: MLP,
+    coords: Array,
+    targets: Array,
+    *,
+    grouping: Grouping,
+    adjustment: Adjustment | None = None,
+    optimizer: Optimizer | None = None,
+    steps: int = 1000,
+    columns: int | None = None,
+    workers: int | None = None,
+    callback: "Callable[[Trainer], object] | None" = None,
+) -> "Trainer":
+    """Fit a model to a signal by full-batch training under the mean squared error.
+
+    Parameters
+    ----------
+    model : MLP
+        Trained in place: its `parameters` are replaced at every step.
+    coords : array, shape (N, inputs)
+        Coordinates of the points in their own order, in [-1, 1].
+    targets : array, shape (N, outputs)
+        The signal there, of the same namespace, dtype and device.
+    grouping : Grouping
+        Of the N points. Plain training runs through the same pieces.
+    adjustment : Adjustment, optional
+        Without one, training is plain.
+    optimizer : Optimizer
+        SGD, Adam or Muon of `iga_core`; ``Adam(5e-3, "cosine")`` by default.
+    steps : int
+        Steps in all; the schedule ends there.
+    columns : int, optional
+        Positions of every group in one piece; by default, what the cache of a core holds.
+    workers : int, optional
+        Pieces worked on at a time; by default one a core for NumPy arrays, where threadpoolctl
+        is installed to give each one thread of the linear algebra library, else 1.
+    callback : callable, optional
+        Called with the `Trainer` after every step; training ends when it returns a true value.
+
+    Returns
+    -------
+    Trainer
+        After the last step; its `state_dict` continues the run elsewhere.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not belong together or, on a CPU, data are not finite.
+    FloatingPointError
+        On a CPU, when the loss becomes non-finite. The model then has the parameters of the last
+        finite loss.
+    """
+    trainer = Trainer(
+        model,
+        coords,
+        targets,
+        grouping=grouping,
+        adjustment=adjustment,
+        optimizer=optimizer,
+        steps=steps,
+        columns=columns,
+        workers=workers,
+    )
+    while trainer.done < trainer.steps:
+        trainer.step()
+        if callback is not None and callback(trainer):
+            break
+    return trainer
+
+
+class Trainer:
+    """Full-batch training a step at a time; takes what `train` takes.
+
+    Attributes
+    ----------
+    model : MLP
+        At the parameters after the last step.
+    done, steps : int
+        Steps taken, and in all.
+    loss : array, shape ()
+        Mean squared error over all points, at the parameters before the last step.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        coords: Array,
+        targets: Array,
+        *,
+        grouping: Grouping,
+        adjustment: Adjustment | None = None,
+        optimizer: Optimizer | None = None,
+        steps: int = 1000,
+        columns: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        xp = common_namespace(coords=coords, targets=targets, parameters=model.parameters[0])
+        _require_fit(model, coords, targets, grouping, adjustment)
+        self.model = model
+        self.optimizer = optimizer or Adam(5e-3, "cosine")
+        self.steps = require_count("steps", steps, 1)
+        self.done = 0
+        self.loss: Array = None
+        self._moments = self.optimizer.initial(model.parameters)
+        self._finite = model.parameters
+        self._pieces = Pieces(coords, targets, grouping, model.network.width, columns, workers)
+        numbers = sum(2 * fan_in for fan_in, _ in model.network.layers)
+        point_bytes = numbers * xp.finfo(coords.dtype).bits // 8
+        self._corrector = (
+            None if adjustment is None else Corrector(adjustment, self._pieces, point_bytes)
+        )
+
+    @property
+    def transform(self) -> SpectralTransform | None:
+        """The last transform made."""
+        return self._corrector.state.transform if self._corrector else None
+
+    def step(self) -> Array:
+        """Take one step.
+
+        Returns
+        -------
+        array, shape ()
+            The mean squared error over all points, at the parameters before the step.
+
+        Raises
+        ------
+        FloatingPointError
+            On a CPU, if the loss is non-finite; the model goes back to the last finite one.
+        """
+        with overflow_is_seen_later():
+            return self._step()
+
+    def _step(self) -> Array:
+        passes = Passes(self.model)
+        try:
+            sums = self._gradients(passes)
+            self.loss = sums.error / math.prod(self._pieces.targets.shape)
+            require_still_finite("the loss", self.loss)
+        except FloatingPointError as error:
+            self.model.parameters = self._finite
+            raise FloatingPointError(
+                f"{error} at step {self.done}; the model has the parameters of "
+                "the last finite loss: lower the learning rate"
+            ) from None
+        self._finite = self.model.parameters
+        self.model.parameters, self._moments = self.optimizer.update(
+            self.model.parameters,
+            passes.unfolded(sums.gradients or []),
+            self._moments,
+            self.done,
+            self.steps,
+        )
+        self.done += 1
+        return self.loss
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return all that a run needs to go on elsewhere, by name.
+
+        Returns
+        -------
+        dict of str to array
+            The step, parameters, moments and the adjustment's state; not copies.
+        """
+        state = {"done": numpy.asarray(self.done)}
+        for name, arrays in self._lists().items():
+            state |= {f"{name}.{k}": array for k, array in enumerate(arrays)}
+        return state | (self._corrector.state_dict() if self._corrector else {})
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Continue where another run of the same settings stood.
+
+        Parameters
+        ----------
+        state : dict of str to array
+            What its `state_dict` gave; NumPy arrays serve every namespace.
+
+        Raises
+        ------
+        ValueError
+            If it is of another network or optimizer. Nothing is changed then.
+        """
+        pieces = self._pieces
+        place = device(pieces.coords)
+        found: dict[str, list[Array]] = {}
+        for name, wanted in self._lists().items():
+            found[name] = []
+            for k, old in enumerate(wanted):
+                new = state.get(f"{name}.{k}")
+                new = None if new is None else pieces.xp.asarray(new, device=place)
+                if new is None or new.shape != old.shape or new.dtype != old.dtype:
+                    got = "nothing" if new is None else f"{new.dtype} of shape {new.shape}"
+                    raise ValueError(
+                        f"state: expected {old.dtype} of shape {old.shape} as {name}.{k}, got "
+                        f"{got}; load it into a run of the same settings"
+                    )
+                found[name].append(new)
+        self.done = int(state["done"])
+        self.model.parameters, self._finite = found.pop("parameters"), found.pop("finite")
+        self._moments = found
+        if self._corrector:
+            self._corrector.load_state_dict(state)
+
+    def _lists(self) -> dict[str, list[Array]]:
+        return {"parameters": self.model.parameters, "finite": self._finite, **self._moments}
+
+    def _gradients(self, passes: Passes) -> Sums:
+        """Sum the error and the adjusted gradients of the folded parameters over all points."""
+        corrector, pieces = self._corrector, self._pieces
+
+        def evaluate(share: list[Piece]) -> Iterator[Evaluated]:
+            return (pieces.evaluate(passes, piece) for piece in share)
+
+        def finish(evaluated: Evaluated, correction: Correction | None) -> Sums:
+            cotangent = evaluated.cotangent
+            if correction is not None and evaluated.piece.grouped:
+                adjusted = correction(pieces.grouped(cotangent))
+                cotangent = pieces.xp.reshape(adjusted, cotangent.shape)
+            return Sums(evaluated.error, passes.gradients(evaluated.tape, cotangent))
+
+        if corrector is None:
+            return total(pieces.map(lambda share: total(finish(e, None) for e in evaluate(share))))
+        if corrector.holds:
+            held = pieces.map(lambda share: list(evaluate(share)))
+            seen = total(corrector.look(e) for share in held for e in share)
+            correction = corrector.from_this_pass(passes, seen, self.done)
+            parts = pieces.map(lambda share: total(finish(e, correction) for e in share), held)
+            return total(parts)
+        if corrector.needs_look:
+            seen = total(pieces.map(lambda share: total(map(corrector.look, evaluate(share)))))
+            corrector.remember(passes, seen, self.done)
+        correction = corrector.from_last_pass(passes, self.done)
+        sums = total(
+            pieces.map(
+                lambda share: total(
+                    s for e in evaluate(share) for s in (corrector.look(e), finish(e, correction))
+                )
+            )
+        )
+        corrector.remember(passes, sums, self.done + 1)
+        return sums
+
+
+def _require_fit(
+    model: MLP, coords: Array, targets: Array, grouping: Grouping, adjustment: Adjustment | None
+) -> None:
+    network = model.network
+    remedy = "give one row a point"
+    require_shape("coords", coords, (grouping.count, network.inputs), remedy)
+    require_shape("targets", targets, (grouping.count, network.outputs), remedy)
+    require_finite("coords", coords, "clean the data first")
+    require_finite("targets", targets, "clean the data first")
+    if adjustment is None:
+        return
+    if adjustment.end >= grouping.groups:
+        raise ValueError(
+            f"end: expected less than the {grouping.groups} groups, got {adjustment.end}; "
+            "lower end or choose smaller groups"
+        )
+    if adjustment.samples > grouping.points:
+        raise ValueError(
+            f"samples: expected at most the {grouping.points} points of a group, got "
+            f"{adjustment.samples}; lower samples or choose larger groups"
+        )

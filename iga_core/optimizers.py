@@ -1,0 +1,223 @@
+"""SGD, Adam and Muon as pure updates, the same on every backend, and their schedules."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from array_api_compat import array_namespace
+
+from iga_core._arrays import Array
+
+Schedule: TypeAlias = Literal["constant", "step", "cosine"]
+Moments: TypeAlias = dict[str, list[Array]]
+
+STEP_DROP = 0.1
+STEP_AT = 0.3
+BIAS_LEARNING_RATE = 1e-3
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_ITERATIONS = 5
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all optimizers share: a learning rate and its schedule.
+
+    Parameters
+    ----------
+    learning_rate : float
+        At the first step; positive and finite.
+    schedule : {"constant", "step", "cosine"}
+        "step" drops the rate to a tenth after 30 % of the steps, as the paper does; "cosine"
+        takes it to zero at the end.
+
+    Raises
+    ------
+    ValueError
+        If either is out of its range.
+    """
+
+    learning_rate: float
+    schedule: Schedule = "constant"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(
+                "learning_rate: expected a positive finite number, got "
+                f"{self.learning_rate}; 1e-3 is a start"
+            )
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(
+                f"schedule: expected one of {', '.join(get_args(Schedule))}, "
+                f"got {self.schedule!r}; name one of them"
+            )
+
+    def decay(self, step: int, steps: int) -> float:
+        """Return the factor on the learning rate at a step, from 0, of `steps`."""
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * step / steps)) / 2
+        return STEP_DROP if self.schedule == "step" and step >= STEP_AT * steps else 1.0
+
+    def initial(self, parameters: list[Array]) -> Moments:
+        """Return the moments before the first step: zeros like the parameters."""
+        raise NotImplementedError
+
+    def update(
+        self,
+        parameters: list[Array],
+        gradients: list[Array],
+        moments: Moments,
+        step: int,
+        steps: int,
+    ) -> tuple[list[Array], Moments]:
+        """Return new parameters and moments; nothing is changed in place.
+
+        Parameters
+        ----------
+        parameters, gradients : list of array
+            Of the same shapes.
+        moments : dict of list of array
+            What `initial` or the last update returned.
+        step, steps : int
+            This step, from 0, and how many there will be.
+
+        Returns
+        -------
+        parameters : list of array
+        moments : dict of list of array
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Gradient descent, without momentum."""
+
+    def initial(self, parameters: list[Array]) -> Moments:  # noqa: ARG002, D102
+        return {}
+
+    def update(  # noqa: D102
+        self,
+        parameters: list[Array],
+        gradients: list[Array],
+        moments: Moments,
+        step: int,
+        steps: int,
+    ) -> tuple[list[Array], Moments]:
+        rate = self.learning_rate * self.decay(step, steps)
+        return [p - rate * g for p, g in zip(parameters, gradients, strict=True)], moments
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015) with decay rates 0.9 and 0.999 and epsilon 1e-8."""
+
+    def initial(self, parameters: list[Array]) -> Moments:  # noqa: D102
+        return {"first": _zeros_like(parameters), "second": _zeros_like(parameters)}
+
+    def update(  # noqa: D102
+        self,
+        parameters: list[Array],
+        gradients: list[Array],
+        moments: Moments,
+        step: int,
+        steps: int,
+    ) -> tuple[list[Array], Moments]:
+        rate = self.learning_rate * self.decay(step, steps)
+        news, firsts, seconds = [], [], []
+        for p, g, first, second in zip(
+            parameters, gradients, moments["first"], moments["second"], strict=True
+        ):
+            new, first, second = _adam(p, g, first, second, rate, step)
+            news.append(new)
+            firsts.append(first)
+            seconds.append(second)
+        return news, {"first": firsts, "second": seconds}
+
+
+@dataclass(frozen=True)
+class Muon(Optimizer):
+    """Muon (Jordan et al. 2024): matrices move along their orthogonalised momentum.
+
+    Nesterov momentum 0.95, no weight decay; a matrix of more rows than columns moves
+    ``√(rows/columns)`` times as far. Biases are Adam's, at 1e-3 on the same schedule.
+    """
+
+    momentum = 0.95
+
+    def initial(self, parameters: list[Array]) -> Moments:  # noqa: D102
+        biases = [p for p in parameters if p.ndim != 2]
+        return {
+            "momentum": _zeros_like([p for p in parameters if p.ndim == 2]),
+            "first": _zeros_like(biases),
+            "second": _zeros_like(biases),
+        }
+
+    def update(  # noqa: D102
+        self,
+        parameters: list[Array],
+        gradients: list[Array],
+        moments: Moments,
+        step: int,
+        steps: int,
+    ) -> tuple[list[Array], Moments]:
+        decay = self.decay(step, steps)
+        old = {name: iter(arrays) for name, arrays in moments.items()}
+        new: Moments = {name: [] for name in moments}
+        news = []
+        for p, g in zip(parameters, gradients, strict=True):
+            if p.ndim == 2:
+                buffer = self.momentum * next(old["momentum"]) + (1 - self.momentum) * g
+                lookahead = self.momentum * buffer + (1 - self.momentum) * g
+                reach = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+                news.append(p - self.learning_rate * decay * reach * orthogonalise(lookahead))
+                new["momentum"].append(buffer)
+            else:
+                moved, first, second = _adam(
+                    p, g, next(old["first"]), next(old["second"]), BIAS_LEARNING_RATE * decay, step
+                )
+                news.append(moved)
+                new["first"].append(first)
+                new["second"].append(second)
+        return news, new
+
+
+def orthogonalise(matrix: Array) -> Array:
+    """Bring all singular values near 1 by five Newton-Schulz iterations, in the array's precision.
+
+    Parameters
+    ----------
+    matrix : array, shape (r, c)
+        A momentum; zero stays zero.
+
+    Returns
+    -------
+    array, shape (r, c)
+        The singular vectors of `matrix` with singular values of about 0.7 to 1.2.
+
+    Notes
+    -----
+    ``O(r c min(r, c))``. The quintic's coefficients are those of Jordan et al. 2024.
+    """
+    xp = array_namespace(matrix)
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (xp.sqrt(xp.sum(x * x)) + float(xp.finfo(x.dtype).smallest_normal))
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_ITERATIONS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+def _adam(
+    parameter: Array, gradient: Array, first: Array, second: Array, rate: float, step: int
+) -> tuple[Array, Array, Array]:
+    xp = array_namespace(parameter)
+    first = 0.9 * first + 0.1 * gradient
+    second = 0.999 * second + 0.001 * gradient * gradient
+    unbiased = xp.sqrt(second / (1 - 0.999 ** (step + 1)))
+    return parameter - rate / (1 - 0.9 ** (step + 1)) * first / (unbiased + 1e-8), first, second
+
+
+def _zeros_like(arrays: list[Array]) -> list[Array]:
+    return [array_namespace(array).zeros_like(array) for array in arrays]

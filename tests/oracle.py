@@ -1,0 +1,106 @@
+"""Networks and their derivatives once more, in float64, by other means than the library's.
+
+The forward pass takes complex parameters, so a derivative is the imaginary part of one evaluation
+at a step of 1e-30: exact to rounding, with no difference taken. FINER's ``|z| + 1`` sees the real
+part only, and so is held, as its authors train it.
+"""
+
+import math
+
+import numpy as np
+
+from iga_core import Network
+
+
+def evaluate(network: Network, parameters, coords, held=None):
+    """Outputs (n, C); `held`, a list to be filled or used, keeps FINER's factors."""
+    a = np.asarray(coords, dtype=np.result_type(*parameters))
+    if network.kind == "pe":
+        parts = [a]
+        for k in range(network.frequencies):
+            parts.append(np.sin(2**k * math.pi * a))
+        for k in range(network.frequencies):
+            parts.append(np.cos(2**k * math.pi * a))
+        a = np.concatenate(parts, axis=1)
+    for layer in range(network.depth):
+        z = a @ parameters[2 * layer].T + parameters[2 * layer + 1]
+        if network.kind in ("relu", "pe"):
+            a = np.where(z.real > 0, z, 0)
+        elif network.kind == "siren":
+            a = np.sin(30 * z)
+        elif network.kind == "gabor":
+            a = np.cos(20 * z) * np.exp(-((10 * z) ** 2))
+        elif network.kind == "gauss":
+            a = np.exp(-((10 * z) ** 2))
+        else:
+            factor = np.abs(z.real) + 1
+            if held is not None:
+                if len(held) <= layer:
+                    held.append(factor)
+                factor = held[layer]
+            a = np.sin(30 * factor * z)
+    return a @ parameters[-2].T + parameters[-1]
+
+
+def jacobian(network: Network, parameters, coords):
+    """Derivatives (n, C, q) with respect to all parameters, in their order."""
+    columns = []
+    for index, parameter in enumerate(parameters):
+        for place in np.ndindex(parameter.shape):
+            stepped = [p.astype(complex) for p in parameters]
+            stepped[index][place] += 1e-30j
+            columns.append(evaluate(network, stepped, coords).imag / 1e-30)
+    return np.stack(columns, axis=-1)
+
+
+def differences(network: Network, parameters, coords, step=1e-6):
+    """The same by central differences, FINER's factors held at the unperturbed parameters."""
+    held: list = []
+    evaluate(network, parameters, coords, held)
+    held = held if network.kind == "finer" else None
+    columns = []
+    for index, parameter in enumerate(parameters):
+        for place in np.ndindex(parameter.shape):
+            sides = []
+            for sign in (1, -1):
+                stepped = [p.copy() for p in parameters]
+                stepped[index][place] += sign * step
+                sides.append(evaluate(network, stepped, coords, held))
+            columns.append((sides[0] - sides[1]) / (2 * step))
+    return np.stack(columns, axis=-1)
+
+
+def of_outputs(jacobian_of_all, outputs):
+    """The kernel's Jacobian: (n, C, q) -> a list of (n, q) whose Gram matrices are summed."""
+    channels = jacobian_of_all.shape[1]
+    if outputs == "sum":
+        return [jacobian_of_all.sum(axis=1) / math.sqrt(channels)]
+    return [jacobian_of_all[:, c] / math.sqrt(channels) for c in range(channels)]
+
+
+def kernel(left, right, outputs):
+    pairs = zip(of_outputs(left, outputs), of_outputs(right, outputs), strict=True)
+    return sum(a @ b.T for a, b in pairs)
+
+
+def dense_transform(kernel_matrix, start, end, level):
+    """S by its formula, from all eigenpairs."""
+    values, vectors = np.linalg.eigh(kernel_matrix)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    n = len(values)
+    safe = values > n * np.finfo(float).eps * values[0]
+    S = np.eye(n)
+    if not safe.any():
+        return S
+    reference = values[start] if level == "start" else values[: end + 1][safe[: end + 1]][-1]
+    for i in range(start, end):
+        if safe[i]:
+            S -= (1 - reference / values[i]) * np.outer(vectors[:, i], vectors[:, i])
+    return S
+
+
+def close(got, wanted, tolerance):
+    """Relative to the largest number wanted."""
+    wanted = np.asarray(wanted)
+    scale = np.max(np.abs(wanted)) or 1.0
+    np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=tolerance * scale)

@@ -1,0 +1,305 @@
+import math
+
+import numpy as np
+import pytest
+
+import iga_array
+import iga_array.correcting
+import iga_core.spectrum
+from iga_core import (
+    SGD,
+    Adam,
+    Adjustment,
+    Grouping,
+    Muon,
+    Network,
+    adjust,
+    leading_eigenpairs,
+    representatives,
+)
+from tests.oracle import close, dense_transform, evaluate, jacobian, kernel
+from tests.test_network import KINDS
+
+SHAPE = (7, 9)  # patches of 2 x 3: 9 groups of 6 points, 9 points in none
+GROUPING = Grouping.patches(SHAPE, (2, 3))
+COORDS = np.stack(
+    np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 9), indexing="ij"), -1
+).reshape(-1, 2)
+TARGETS = np.random.default_rng(5).uniform(0, 1, (63, 2))
+
+
+def network_of(kind, width=4):
+    return Network(kind, outputs=2, width=width, depth=2, frequencies=2)
+
+
+def trainer(network, backend=None, grouping=GROUPING, optimizer=None, **settings):
+    dtype = backend.dtype if backend else np.float64
+    array = backend.array if backend else np.asarray
+    model = iga_array.MLP(
+        network,
+        xp=backend.xp if backend else np,
+        dtype=dtype,
+        device=backend.device if backend else None,
+    )
+    return iga_array.Trainer(
+        model,
+        array(COORDS),
+        array(TARGETS),
+        grouping=grouping,
+        optimizer=optimizer or SGD(1.0),
+        **settings,
+    )
+
+
+def flat(parameters):
+    return np.concatenate([np.asarray(p).ravel() for p in parameters])
+
+
+def stepped(run):
+    """The gradient that one step of SGD at rate 1 has followed."""
+    before = flat(run.model.parameters)
+    run.step()
+    return before - flat(run.model.parameters)
+
+
+class Dense:
+    """The adjusted gradient by dense matrices, at given parameters."""
+
+    def __init__(self, network, parameters, adjustment, grouping=GROUPING):
+        self.J = jacobian(network, parameters, COORDS)
+        self.g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
+        self.adjustment, self.grouping = adjustment, grouping
+        self.grouped = self.g[grouping.index]
+
+    def positions(self, step):
+        a = self.adjustment
+        return representatives(
+            self.grouped, a.sampling, a.samples, centre=self.grouping.centre, seed=[a.seed, step]
+        )
+
+    def means_at(self, positions):
+        return np.take_along_axis(self.grouped, positions[:, :, None], axis=1).mean(axis=1)
+
+    def transform(self, positions):
+        a = self.adjustment
+        points = np.take_along_axis(self.grouping.index, positions, axis=1)
+        means = self.J[points].mean(axis=1)
+        return dense_transform(kernel(means, means, a.outputs), a.start, a.end, a.level)
+
+    def gradient(self, positions, means=None):
+        S = self.transform(positions)
+        n, p = self.grouping.index.shape
+        if self.adjustment.reach == "points":
+            adjusted = np.kron(S, np.eye(2 * p)) @ self.grouped.ravel()
+        else:
+            means = self.grouped.mean(axis=1) if means is None else means
+            adjusted = self.grouped + ((S - np.eye(n)) @ means)[:, None, :]
+        g = self.g.copy()
+        g[self.grouping.index] = adjusted.reshape(n, p, 2)
+        return np.tensordot(g, self.J, axes=([0, 1], [0, 1]))
+
+
+ADJUSTMENTS = [
+    Adjustment(end=4),
+    Adjustment(end=5, start=1, level="start", sampling="centre", outputs="trace"),
+    Adjustment(end=4, sampling="random", samples=3, reach="mean"),
+    Adjustment(end=3, sampling="largest", samples=2, reach="mean"),
+    Adjustment(end=8, sampling="random", samples=6, seed=3),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_gradient(kind):
+    network = network_of(kind)
+    run = trainer(network)
+    J, parameters = jacobian(network, run.model.parameters, COORDS), run.model.parameters
+    g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
+    close(stepped(run), np.tensordot(g, J, axes=([0, 1], [0, 1])), 1e-11)
+    error = np.mean((evaluate(network, parameters, COORDS) - TARGETS) ** 2)
+    assert float(run.loss) == pytest.approx(error, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["siren", "pe", "finer"])
+@pytest.mark.parametrize("adjustment", ADJUSTMENTS, ids=str)
+@pytest.mark.parametrize("columns", [1, 4, 6])
+@pytest.mark.parametrize("held", [True, False])
+def test_the_adjusted_gradient(kind, adjustment, columns, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", 0)
+    network = network_of(kind)
+    run = trainer(network, adjustment=adjustment, columns=columns, workers=2)
+    dense = Dense(network, run.model.parameters, adjustment)
+    close(stepped(run), dense.gradient(dense.positions(0)), 1e-8)
+    now = Dense(network, run.model.parameters, adjustment)
+    if held or (adjustment.sampling != "largest" and adjustment.reach == "points"):
+        wanted = now.gradient(now.positions(1))
+    else:
+        positions = dense.positions(1)
+        moved = now.means_at(positions) - dense.means_at(positions)
+        wanted = now.gradient(positions, dense.grouped.mean(axis=1) + moved)
+    close(stepped(run), wanted, 1e-8)
+
+
+@pytest.mark.parametrize("adjustment", [None, *ADJUSTMENTS], ids=str)
+def test_every_backend_takes_the_same_steps(backend, adjustment):
+    network = network_of("siren")
+    settings = {"adjustment": adjustment, "optimizer": SGD(1e-3)}
+    run, reference = (trainer(network, b, **settings) for b in (backend, None))
+    for _ in range(3):
+        loss = run.step()
+        reference.step()
+    backend.check(loss)
+    tolerance = 1e-9 if "64" in str(backend.dtype) else 2e-3
+    for got, wanted in zip(run.model.parameters, reference.model.parameters, strict=True):
+        backend.check(got)
+        close(backend.to_numpy(got), wanted, tolerance)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), Adam(1e-2, "cosine"), Muon(1e-2, "step")], ids=str)
+@pytest.mark.parametrize("adjustment", [None, *ADJUSTMENTS, Adjustment(end=4, refresh=3)], ids=str)
+@pytest.mark.parametrize("held", [True, False])
+def test_a_resumed_run_is_the_unbroken_one(optimizer, adjustment, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", 0)
+    settings = {"optimizer": optimizer, "adjustment": adjustment, "steps": 9, "columns": 2}
+    unbroken, first, second = (trainer(network_of("siren"), **settings) for _ in range(3))
+    losses = [float(unbroken.step()) for _ in range(9)]
+    for _ in range(4):
+        first.step()
+    second.load_state_dict({k: np.array(v) for k, v in first.state_dict().items()})
+    assert [float(second.step()) for _ in range(5)] == losses[4:]
+    np.testing.assert_array_equal(flat(second.model.parameters), flat(unbroken.model.parameters))
+
+
+def test_the_run_repeats_to_the_bit_with_threads():
+    settings = {"adjustment": ADJUSTMENTS[3], "columns": 1, "workers": 3}
+    runs = [trainer(network_of("siren"), **settings) for _ in range(2)]
+    for run in runs:
+        for _ in range(5):
+            run.step()
+    np.testing.assert_array_equal(*(flat(run.model.parameters) for run in runs))
+
+
+def test_refresh_keeps_the_transform():
+    run = trainer(network_of("siren"), adjustment=Adjustment(end=4, refresh=3))
+    transforms = []
+    for _ in range(7):
+        run.step()
+        transforms.append(run.transform)
+    assert transforms[0] is transforms[1] is transforms[2]
+    assert transforms[2] is not transforms[3]
+    assert transforms[3] is transforms[5]
+    assert transforms[6] is not transforms[5]
+
+
+def test_tracked_pairs_follow_a_training_run():
+    network, adjustment = Network("siren", outputs=2, width=24, depth=2), Adjustment(end=4)
+    grouping = Grouping.patches(SHAPE, 1)
+    run = trainer(network, grouping=grouping, optimizer=Adam(1e-3), adjustment=adjustment)
+    vectors, errors = None, []
+    for step in range(40):
+        run.step()
+        kernel_now = iga_array.empirical_ntk(run.model, COORDS)
+        count = adjustment.end + 1
+        vectors = leading_eigenpairs(kernel_now, count + 10, vectors)[1]
+        values, pairs = leading_eigenpairs(kernel_now, count, vectors)
+        exact, _ = adjust(kernel_now, adjustment)
+        tracked = iga_core.spectral_transform(values, pairs, adjustment)
+        g = np.random.default_rng(step).normal(size=(63, 2))
+        errors.append(np.linalg.norm(tracked(g) - exact(g)) / np.linalg.norm(exact(g)))
+    assert max(errors) < 0.05
+
+
+def test_train_calls_back_and_stops():
+    seen = []
+    settings = {"grouping": GROUPING, "steps": 20, "optimizer": Adam(1e-3)}
+    model = iga_array.MLP(network_of("siren"), dtype=np.float64)
+    run = iga_array.train(
+        model,
+        COORDS,
+        TARGETS,
+        **settings,
+        callback=lambda t: seen.append(float(t.loss)) or t.done == 6,
+    )
+    assert run.done == len(seen) == 6
+    assert seen[-1] < seen[0]
+    assert run.model is model
+    model = iga_array.MLP(network_of("siren"), dtype=np.float64)
+    assert iga_array.train(model, COORDS, TARGETS, **settings).done == 20
+
+
+@pytest.mark.parametrize("adjustment", [None, Adjustment(end=4), ADJUSTMENTS[2]], ids=str)
+def test_divergence_keeps_the_last_finite_model(adjustment):
+    run = trainer(network_of("relu"), optimizer=SGD(1e12), adjustment=adjustment, steps=50)
+    with pytest.raises(FloatingPointError, match="non-finite at step .* lower the learning rate"):
+        for _ in range(50):
+            run.step()
+    predictions = run.model(COORDS)
+    assert np.all(np.isfinite(flat(run.model.parameters)))
+    assert math.isfinite(float(np.mean(predictions**2)))
+
+
+def test_single_patch_and_an_all_zero_cotangent():
+    with pytest.raises(ValueError, match="end: expected less than the 1 groups"):
+        trainer(
+            network_of("relu"),
+            grouping=Grouping.patches(SHAPE, SHAPE),
+            adjustment=Adjustment(end=1),
+        )
+    network = network_of("siren")
+    model = iga_array.MLP(network, dtype=np.float64)
+    run = iga_array.Trainer(
+        model, COORDS, model(COORDS), grouping=GROUPING, adjustment=Adjustment(end=4),
+        optimizer=SGD(1.0),
+    )  # fmt: skip
+    before = flat(model.parameters)
+    assert float(run.step()) < 1e-30
+    close(flat(model.parameters), before, 1e-12)
+
+
+def test_evaluation_in_blocks(monkeypatch):
+    model = iga_array.MLP(network_of("siren"), dtype=np.float64)
+    whole = model(COORDS)
+    monkeypatch.setattr("iga_array.mlp.EVALUATION_BYTES", 5 * 4 * 8)
+    close(model(COORDS), whole, 1e-14)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"coords": COORDS[:-1]}, ValueError, r"coords: expected shape \(63, 2\), got \(62, 2\)"),
+        ({"targets": TARGETS[:, :1]}, ValueError, r"targets: expected shape \(63, 2\)"),
+        ({"coords": COORDS.astype(int)}, TypeError, "coords: expected float32 or float64"),
+        ({"coords": COORDS.astype(np.float32)}, TypeError, "expected one dtype"),
+        ({"targets": TARGETS + np.nan}, ValueError, "targets: expected finite values"),
+        ({"grouping": Grouping.blocks(60, 6)}, ValueError, "coords: expected shape"),
+        ({"adjustment": Adjustment(end=9)}, ValueError, "end: expected less than the 9 groups"),
+        (
+            {"adjustment": Adjustment(end=2, samples=7)},
+            ValueError,
+            "samples: expected at most the 6",
+        ),
+        ({"steps": 0}, ValueError, "steps: expected at least 1"),
+        ({"columns": 0}, ValueError, "columns: expected at least 1"),
+        ({"workers": 0}, ValueError, "workers: expected at least 1"),
+    ],
+)
+def test_bad_values_say_what_to_do(change, error, message):
+    arguments = {"coords": COORDS, "targets": TARGETS, "grouping": GROUPING, "steps": 2} | change
+    model = iga_array.MLP(network_of("relu"), dtype=np.float64)
+    with pytest.raises(error, match=message):
+        iga_array.train(model, arguments.pop("coords"), arguments.pop("targets"), **arguments)
+
+
+def test_a_state_of_another_run_is_refused():
+    run = trainer(network_of("siren"), optimizer=Adam(1e-3))
+    before = flat(run.model.parameters)
+    other = trainer(network_of("siren", width=5), optimizer=Adam(1e-3)).state_dict()
+    with pytest.raises(
+        ValueError, match=r"state: expected float64 of shape \(4, 2\) as parameters.0"
+    ):
+        run.load_state_dict(other)
+    sgd = trainer(network_of("siren")).state_dict()
+    with pytest.raises(ValueError, match="as first.0, got nothing"):
+        run.load_state_dict(sgd)
+    np.testing.assert_array_equal(flat(run.model.parameters), before)
