@@ -197,8 +197,8 @@ def table(steps: list[dict[str, Any]], kernel: dict[str, Any], memory: list[Any]
     ]
     lines += [
         f"| {r['network']} | {r['what']} | {r['median']:.3f} ({r['low']:.3f} to {r['high']:.3f}) "
-        f"| {r['of_minima']:.3f} | {'' if r['most'] is None else f'at most {r["most"]}'} |"
-        for r in [*steps]
+        f"| {r['of_minima']:.3f} | {'at most ' + str(r['most']) if r['most'] else ''} |"
+        for r in steps
     ]
     plain = {row["network"]: row["plain_seconds"] for row in steps}
     ask = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in plain.items())

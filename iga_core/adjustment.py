@@ -69,7 +69,8 @@ class Adjustment:
             )
         if self.sampling == "centre" and self.samples > 1:
             raise ValueError(
-                f"samples: sampling='centre' takes 1, got {self.samples}; use sampling='random'"
+                f"samples: expected 1 with sampling='centre', got {self.samples}; "
+                "use sampling='random'"
             )
 
 

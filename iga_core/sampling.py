@@ -1,5 +1,7 @@
 """Which points of a group stand for it."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
@@ -80,7 +82,7 @@ def blind_positions(
         rules = ", ".join(get_args(SamplingRule))
         raise ValueError(f"rule: expected one of {rules}, got {rule!r}; name one of them")
     if samples != 1:
-        raise ValueError(f"samples: the rule 'centre' takes 1, got {samples}; use 'random'")
+        raise ValueError(f"samples: expected 1 with the rule 'centre', got {samples}; use 'random'")
     if centre is None or not 0 <= centre < points:
         raise ValueError(
             f"centre: expected a position in [0, {points}), got {centre}; pass Grouping.centre"
@@ -109,7 +111,14 @@ def largest(cotangent: Array, samples: int, first: int = 0) -> tuple[Array, Arra
     group; of a piece with fewer columns than samples, all are returned.
     """
     xp = array_namespace(cotangent)
-    scores = xp.sum(xp.abs(cotangent), axis=-1)
+    magnitudes = xp.abs(cotangent)
+    # Channels are few: adding them one by one is far quicker than a sum over a short axis.
+    scores = functools.reduce(
+        operator.add, (magnitudes[:, :, c] for c in range(cotangent.shape[2]))
+    )
+    if samples == 1:
+        best = xp.argmax(scores, axis=1, keepdims=True)
+        return xp.max(scores, axis=1, keepdims=True), first + best
     positions = xp.arange(first, first + scores.shape[1], dtype=xp.int64, device=device(cotangent))
     return _top(scores, xp.broadcast_to(positions, scores.shape), samples)
 
@@ -121,14 +130,14 @@ def merge_largest(
     if earlier is None:
         return later
     xp = array_namespace(later[0])
+    if samples == 1:
+        wins = later[0] > earlier[0]
+        return xp.where(wins, later[0], earlier[0]), xp.where(wins, later[1], earlier[1])
     scores, positions = (xp.concat(pair, axis=1) for pair in zip(earlier, later, strict=True))
     return _top(scores, positions, samples)
 
 
 def _top(scores: Array, positions: Array, samples: int) -> tuple[Array, Array]:
     xp = array_namespace(scores)
-    if samples == 1:
-        order = xp.argmax(scores, axis=1, keepdims=True)
-    else:
-        order = xp.argsort(-scores, axis=1, stable=True)[:, :samples]
+    order = xp.argsort(-scores, axis=1, stable=True)[:, :samples]
     return xp.take_along_axis(scores, order, axis=1), xp.take_along_axis(positions, order, axis=1)

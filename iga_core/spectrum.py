@@ -1,6 +1,6 @@
 """Leading eigenpairs of a kernel, from nothing or from those of the step before."""
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from iga_core._arrays import (
     Array,
@@ -63,7 +63,9 @@ def leading_eigenpairs(
                 "pass the vectors of an earlier call with as large a count"
             )
         values, vectors = _rayleigh_ritz(kernel, start)
-    return xp.flip(values)[:count], xp.flip(vectors, axis=1)[:, :count]
+    found = values.shape[0]
+    descending = xp.arange(found - 1, found - 1 - count, -1, device=device(kernel))
+    return xp.take(values, descending), xp.take(vectors, descending, axis=1)
 
 
 def _rayleigh_ritz(kernel: Array, basis: Array) -> tuple[Array, Array]:

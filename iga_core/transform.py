@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import Array, common_namespace, require_finite, require_shape
+from iga_core._arrays import Array, Namespace, common_namespace, require_finite, require_shape
 
 if TYPE_CHECKING:
     from iga_core.adjustment import Adjustment
@@ -52,7 +52,8 @@ class SpectralTransform:
         -----
         ``O(n k)`` for each number in a group.
         """
-        return cotangent + self._correction(cotangent)
+        self._require_fitting(cotangent)
+        return cotangent + self.change(cotangent)
 
     def on_means(self, cotangent: Array) -> Array:
         """Return ``g + 1_p ⊗ (S − I) ḡ``: only the group's mean is transformed.
@@ -71,14 +72,17 @@ class SpectralTransform:
         TypeError, ValueError
             As a call does; and if there is no axis of points.
         """
+        xp = self._require_fitting(cotangent)
         if cotangent.ndim < 2:
             require_shape("cotangent", cotangent, ("groups", "points", "..."), "group it first")
-        xp = array_namespace(cotangent)
-        return cotangent + self.correction_of_means(xp.mean(cotangent, axis=1))[:, None, ...]
+        return cotangent + self.change(xp.mean(cotangent, axis=1))[:, None, ...]
 
-    def correction_of_means(self, means: Array) -> Array:
-        """Return ``(S − I) ḡ`` of the groups' mean cotangents, (n, ...)."""
-        return self._correction(means)
+    def change(self, cotangent: Array) -> Array:
+        """Return ``(S − I) g`` of an array (n, ...) that is known to fit the transform."""
+        xp = array_namespace(cotangent)
+        flat = xp.reshape(cotangent, (cotangent.shape[0], -1))
+        change = self.vectors @ (-self.weights[:, None] * (self.vectors.T @ flat))
+        return xp.reshape(change, cotangent.shape)
 
     def matrix(self) -> Array:
         """Return S as a dense matrix, (n, n)."""
@@ -86,13 +90,11 @@ class SpectralTransform:
         place = device(self.vectors)
         return self(xp.eye(self.vectors.shape[0], dtype=self.vectors.dtype, device=place))
 
-    def _correction(self, cotangent: Array) -> Array:
+    def _require_fitting(self, cotangent: Array) -> Namespace:
         xp = common_namespace(cotangent=cotangent, transform=self.vectors)
         n = self.vectors.shape[0]
         require_shape("cotangent", cotangent, (n, "..."), f"this transform is of {n} groups")
-        flat = xp.reshape(cotangent, (n, -1))
-        change = self.vectors @ (-self.weights[:, None] * (self.vectors.T @ flat))
-        return xp.reshape(change, cotangent.shape)
+        return xp
 
 
 def spectral_transform(

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +76,11 @@ NAMES = ("numpy", "array-api-strict", "cupy")
 
 
 @pytest.fixture(params=[f"{n}-{d}" for n in NAMES for d in ("float64", "float32")])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest) -> Backend:
     name, _, dtype = request.param.rpartition("-")
-    yield _make(name, dtype)
+    return _make(name, dtype)
 
 
 @pytest.fixture(params=NAMES)
-def backend64(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    yield _make(request.param, "float64")
+def backend64(request: pytest.FixtureRequest) -> Backend:
+    return _make(request.param, "float64")

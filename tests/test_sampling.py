@@ -81,7 +81,7 @@ def test_an_all_zero_cotangent_takes_the_first_position():
         ((np.zeros((2, 3, 1)), "biggest"), r"rule: expected one of largest, centre, random"),
         ((np.zeros((2, 3, 1)), "largest", 4), r"samples: expected at most the 3 points"),
         ((np.zeros((2, 3, 1)), "largest", 0), r"samples: expected at least 1"),
-        ((np.zeros((2, 3, 1)), "centre", 2), r"samples: the rule 'centre' takes 1"),
+        ((np.zeros((2, 3, 1)), "centre", 2), r"samples: expected 1 with the rule 'centre'"),
         ((np.zeros((2, 3, 1)), "centre"), r"centre: expected a position in \[0, 3\), got None"),
         ((np.full((2, 3, 1), np.nan), "largest"), r"cotangent: expected finite values"),
     ],

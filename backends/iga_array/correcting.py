@@ -128,8 +128,8 @@ class Corrector:
     ) -> Correction:
         transform = self._transform(passes, positions)
         if means is None:
-            return transform
-        shift = transform.correction_of_means(means)[:, None, :]
+            return lambda cotangent: cotangent + transform.change(cotangent)
+        shift = transform.change(means)[:, None, :]
         return lambda cotangent: cotangent + shift
 
     def _transform(self, passes: Passes, positions: Array | None) -> SpectralTransform:

@@ -1,6 +1,7 @@
 """A signal cut into pieces, and passes over them on several threads."""
 
 import contextlib
+import ctypes
 import functools
 import math
 import operator
@@ -17,7 +18,7 @@ from iga_core import Grouping
 from iga_core._arrays import Array, common_namespace, on_host, require_count
 from iga_core.sampling import merge_largest
 
-HOST_LAYER_BYTES = 2**20
+HOST_LAYER_BYTES = 2**21
 ACCELERATOR_LAYER_BYTES = 2**28
 """Activations of a hidden layer in one piece: what a core's cache holds, or what fills a GPU."""
 
@@ -111,23 +112,33 @@ class Pieces:
             for share in numpy.array_split(range(len(pieces)), min(workers, len(pieces)))
         ]
         several = len(self.shares) > 1
-        self._pool = ThreadPoolExecutor(len(self.shares)) if several else None
+        if is_numpy_array(coords):
+            _keep_freed_memory()
+        # A share keeps to its thread, and so to memory that this thread has touched before.
+        self._pools = [ThreadPoolExecutor(1) for _ in self.shares] if several else None
         self._blas = blas if several else None
 
     def map(
-        self, function: Callable[[Any], Result], shares: Iterable[Any] | None = None
+        self,
+        function: Callable[[Any], Result],
+        shares: Iterable[Any] | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> list[Result]:
-        """Call a function on each share, a thread and one thread of linear algebra for each."""
+        """Call a function on each share, in its own thread, and `meanwhile` in this one."""
         shares = self.shares if shares is None else shares
-        if self._pool is None:
+        if self._pools is None:
+            meanwhile()
             return list(map(function, shares))
+        futures = [
+            pool.submit(_quietly, function, share)
+            for pool, share in zip(self._pools, shares, strict=True)
+        ]
+        meanwhile()
+        return [future.result() for future in futures]
 
-        def in_thread(share: Any) -> Result:
-            with overflow_is_seen_later():
-                return function(share)
-
-        with self._blas.limit(limits=1) if self._blas else contextlib.nullcontext():
-            return list(self._pool.map(in_thread, shares))
+    def threads(self) -> Any:
+        """Return a context in which the linear algebra library adds no threads to ours."""
+        return self._blas.limit(limits=1) if self._blas else contextlib.nullcontext()
 
     def evaluate(self, passes: Passes, piece: Piece) -> Evaluated:
         """Run a piece forward, to the cotangent of the mean squared error over all points."""
@@ -184,6 +195,24 @@ class Pieces:
 def overflow_is_seen_later() -> Any:
     """Return a context in which NumPy does not warn; what is not finite raises at the loss."""
     return numpy.errstate(over="ignore", invalid="ignore")
+
+
+def _keep_freed_memory() -> None:
+    """Have the GNU C library reuse the arrays of the last piece.
+
+    By default it may give their pages back to the system as each piece ends; taking them again
+    was seen to cost up to half of a step. At most 64 MB a thread stay with the process.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(trim_threshold, 2**26)
+        library.mallopt(mmap_threshold, 2**25)
+
+
+def _quietly(function: Callable[..., Result], *arguments: Any) -> Result:
+    with overflow_is_seen_later():
+        return function(*arguments)
 
 
 def _cut(grouping: Grouping, columns: int) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import numpy
 from array_api_compat import device
@@ -150,7 +151,7 @@ class Trainer:
         FloatingPointError
             On a CPU, if the loss is non-finite; the model goes back to the last finite one.
         """
-        with overflow_is_seen_later():
+        with overflow_is_seen_later(), self._pieces.threads():
             return self._step()
 
     def _step(self) -> Array:
@@ -251,12 +252,22 @@ class Trainer:
         if corrector.needs_look:
             seen = total(pieces.map(lambda share: total(map(corrector.look, evaluate(share)))))
             corrector.remember(passes, seen, self.done)
-        correction = corrector.from_last_pass(passes, self.done)
+        coming: Future[Correction] = Future()
+
+        def correct() -> None:
+            try:
+                coming.set_result(corrector.from_last_pass(passes, self.done))
+            except BaseException as error:
+                coming.set_exception(error)
+
+        def look_and_finish(evaluated: Evaluated) -> Sums:
+            sums = corrector.look(evaluated)
+            sums += finish(evaluated, coming.result())
+            return sums
+
         sums = total(
             pieces.map(
-                lambda share: total(
-                    s for e in evaluate(share) for s in (corrector.look(e), finish(e, correction))
-                )
+                lambda share: total(map(look_and_finish, evaluate(share))), meanwhile=correct
             )
         )
         corrector.remember(passes, sums, self.done + 1)

@@ -1,0 +1,252 @@
+"""The command `iga`."""
+
+import signal as signals_of_system
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+try:
+    import click
+except ModuleNotFoundError:
+    raise SystemExit(
+        'Error: click: expected to be installed, got nothing; run pip install "iga-core[lab]"'
+    ) from None
+from click.core import ParameterSource
+
+from iga_core.network import Kind
+from iga_core.optimizers import Schedule
+from iga_core.sampling import SamplingRule
+from iga_lab import settings as defaults
+from iga_lab.errors import InputError
+from iga_lab.hardware import BACKENDS, require_lab
+from iga_lab.parameters import (
+    DEVICE,
+    FOLDER,
+    FREQUENCIES,
+    NUMBER,
+    PNG,
+    SIZE,
+    WHOLE,
+    Grouped,
+    Heading,
+    Named,
+    OneLineErrors,
+    ParamType,
+    Several,
+    shown,
+)
+from iga_lab.signals import Size
+
+if TYPE_CHECKING:
+    from iga_lab.runs import Run
+
+    Command = Callable[..., int]
+    Decorator = Callable[[Command], Command]
+
+INTERRUPTED = 130
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="iga-core", prog_name="iga")
+def main() -> None:
+    """Fit coordinate networks to pictures, with and without inductive gradient adjustment."""
+
+
+def _option(name: str, kind: ParamType, default: Any, text: str, shown_as: str = "") -> "Decorator":
+    words = shown_as or ("" if default is None else str(default))
+    note = f"  [default: {words}]" if words else ""
+    return click.option(
+        name, cls=Heading, type=kind, metavar=kind.name, default=default, help=text + note
+    )
+
+
+OPTIONS: dict[str, list["Decorator"]] = {
+    "Signal and result": [
+        _option("--size", SIZE, defaults.SIZE, "Side S of the centre square after resizing, or "
+                "WxH to resize the whole picture.", shown(defaults.SIZE)),
+        _option("--output", FOLDER, None, "New folder for all files.",
+                "iga-runs/SIGNAL-NETWORK-TIME"),
+        _option("--resume", FOLDER, None, "Continue the interrupted run in a folder, with its "
+                "own settings."),
+    ],
+    "Network": [
+        _option("--network", Named(*get_args(Kind)), defaults.NETWORK, "Family of the network."),
+        _option("--frequencies", FREQUENCIES, defaults.FREQUENCIES, "Octaves of the encoding of "
+                "pe, or nyquist: as many as the picture can show."),
+        _option("--width", WHOLE, defaults.WIDTH, "Units of a hidden layer."),
+        _option("--depth", WHOLE, defaults.DEPTH, "Hidden layers."),
+    ],
+    "Training": [
+        _option("--method", Several(*defaults.METHODS), defaults.METHODS, "Trainings to run.",
+                ",".join(defaults.METHODS)),
+        _option("--steps", WHOLE, defaults.STEPS, "Full-batch steps of each method."),
+        _option("--optimizer", Named(*defaults.OPTIMIZERS), defaults.OPTIMIZER, "Of every method."),
+        _option("--learning-rate", NUMBER, None, "At the first step.", "by network and optimizer"),
+        _option("--schedule", Named(*get_args(Schedule)), defaults.SCHEDULE,
+                "Of the learning rate."),
+        _option("--seed", WHOLE, defaults.SEED, "Of the initial parameters and of the sampling."),
+    ],
+    "Adjustment, of the method iga": [
+        _option("--patch", WHOLE, None, "Side in pixels of the patches that are the groups.",
+                f"about {defaults.GROUPS} groups"),
+        _option("--end", WHOLE, None, "Equalise the kernel's eigenvalues before this one.",
+                f"{defaults.END_SHARE:.0%} of the groups"),
+        _option("--start", WHOLE, defaults.START, "The first of them."),
+        _option("--level", Named("next", "start"), defaults.LEVEL, "Bring them to eigenvalue END "
+                "(next) or START (start)."),
+        _option("--sampling", Named(*get_args(SamplingRule)), defaults.SAMPLING,
+                "Which points represent a group."),
+        _option("--samples", WHOLE, None, "Points of a group whose tangents are averaged.",
+                f"{defaults.SAMPLES}, or 1 at the centre"),
+        _option("--reach", Named("points", "mean"), defaults.REACH, "Transform the gradient at "
+                "every point, or its group means only."),
+        _option("--refresh", WHOLE, defaults.REFRESH, "Make a new transform every so many steps."),
+        _option("--outputs", Named("sum", "trace"), defaults.OUTPUTS, "Kernel of the channels' "
+                "sum, or mean of their kernels."),
+    ],
+    "Machine": [
+        _option("--columns", WHOLE, None, "Positions of every group worked on at a time.",
+                "what a cache holds"),
+        _option("--dtype", Named("float32", "float64"), defaults.DTYPE, "Of all arrays."),
+        _option("--backend", Named(*BACKENDS), defaults.BACKEND, "Array library; the command "
+                "`iga backends` lists them."),
+        _option("--device", DEVICE, None, "cpu, or cuda:0, cuda:1, ... for cupy.",
+                "the backend's first"),
+    ],
+}  # fmt: skip
+
+
+def _with_options(command: "Command") -> "Command":
+    for heading, options in reversed(OPTIONS.items()):
+        for option in reversed(options):
+            command = option(command)
+            command.__click_params__[-1].heading = heading  # type: ignore[attr-defined]
+    return command
+
+
+@main.command(cls=Grouped)
+@click.argument("signal", default=defaults.SIGNAL)
+@_with_options
+@click.pass_context
+def fit(
+    context: click.Context,
+    /,
+    signal: str,
+    resume: str | None,
+    output: str | None,
+    **given: Any,
+) -> int:
+    """Fit a network to SIGNAL with and without adjustment, and compare.
+
+    SIGNAL is an image file, or a photograph that scikit-image ships: astronaut (the default),
+    coffee, chelsea, camera, rocket, ... Ctrl-C ends a run with the results so far, and --resume
+    continues it.
+    """
+    require_lab()
+    from iga_lab import runs
+
+    if resume is not None:
+        _refuse_other_settings(context)
+        if runs.finished(Path(resume)):
+            click.echo(f"The run in {resume} is finished; there is nothing to resume.")
+            return 0
+        return _follow(runs.resume(Path(resume)))
+    size: Size = given.pop("size")
+    return _follow(runs.begin(signal, size, given, output))
+
+
+@main.command(cls=Grouped)
+@click.argument("model")
+@_option("--size", SIZE, None, "Of the picture, in pixels; S makes a square.", "as it was trained")
+@_option("--output", PNG, None, "New file for the picture.", "MODEL-WxH.png, beside MODEL")
+def render(model: str, size: Size | None, output: str | None) -> int:
+    """Evaluate MODEL, a model-*.safetensors of `iga fit`, at any size."""
+    require_lab()
+    from iga_lab.rendering import render as rendered
+
+    path = rendered(Path(model), size, None if output is None else Path(output))
+    click.echo(f"Wrote {path}")
+    return 0
+
+
+@main.command()
+def backends() -> int:
+    """Say which array libraries and devices can be used here."""
+    from iga_lab import display, hardware
+
+    display.console().print(display.backends_table(hardware.backends()))
+    return 0
+
+
+def _refuse_other_settings(context: click.Context) -> None:
+    others = [
+        parameter.opts[0] if isinstance(parameter, click.Option) else "SIGNAL"
+        for parameter in context.command.params
+        if parameter.name not in (None, "resume")
+        and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise InputError(
+            f"--resume: expected no other setting, got {', '.join(others)}; "
+            "leave it out: the folder has its own"
+        )
+
+
+def _follow(run: "Run") -> int:
+    """Train a run to its end or to Ctrl-C, and report."""
+    from iga_lab import display
+    from iga_lab.fitting import race
+
+    for note in run.notes:
+        click.echo(note, err=True)
+    run.start()
+    with _Interruption() as interruption:
+        with display.Bars(run.courses) as bars:
+            race(
+                run.courses,
+                wished=lambda: interruption.wished,
+                watch=bars.watch,
+                save=run.save,
+            )
+        if interruption.wished:
+            click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
+        result = run.report()
+    display.console().print(display.results_table(result["methods"]))
+    return _say_where(run, result)
+
+
+def _say_where(run: "Run", result: Mapping[str, Any]) -> int:
+    for name, numbers in result["methods"].items():
+        if numbers["message"]:
+            click.echo(f"{name}: {numbers['message']}", err=True)
+    click.echo(f"Files are in {run.folder}")
+    click.echo(f"Look at  {run.folder / 'comparison.png'}")
+    if result["status"] == "interrupted":
+        click.echo(f"Continue with  iga fit --resume {run.folder}")
+        return INTERRUPTED
+    return 0 if result["status"] == "finished" else 1
+
+
+class _Interruption:
+    """Ctrl-C as a wish that is asked for between steps; a second one aborts at once."""
+
+    def __init__(self) -> None:
+        self.wished = False
+
+    def __enter__(self) -> Self:
+        self._before = signals_of_system.signal(signals_of_system.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signals_of_system.signal(signals_of_system.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.wished:
+            raise KeyboardInterrupt
+        self.wished = True

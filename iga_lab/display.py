@@ -1,0 +1,148 @@
+"""What a person sees in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from iga_lab.fitting import Course
+from iga_lab.hardware import Usable
+from iga_lab.metrics import psnr
+
+COLUMNS = 100
+"""Of a table, and of what is not a terminal."""
+LINES = 10
+"""That a method writes where there is no terminal to draw a bar in."""
+
+
+def console(stderr: bool = False) -> Console:
+    """Return the terminal as it is now; a file or a pipe is taken to be `COLUMNS` wide."""
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal or found.width > COLUMNS:
+        found = Console(stderr=stderr, highlight=False, width=COLUMNS)
+    return found
+
+
+class Bars:
+    """One progress bar a method; where there is no terminal, a line every tenth of the way."""
+
+    def __init__(self, courses: Sequence[Course]) -> None:
+        self._console = console(stderr=True)
+        self._progress: Progress | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description:>5}"),
+                BarColumn(None, table_column=Column(ratio=1)),
+                MofNCompleteColumn(),
+                _Numbers(Column(no_wrap=True)),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._tasks = {
+                course.name: self._progress.add_task(
+                    course.name,
+                    total=course.trainer.steps,
+                    completed=len(course.losses),
+                    course=course,
+                )
+                for course in courses
+            }
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def watch(self, course: Course) -> None:
+        """Show a course after a step."""
+        if self._progress:
+            self._progress.update(self._tasks[course.name], completed=len(course.losses))
+            return
+        step, steps = len(course.losses), course.trainer.steps
+        if step * LINES // steps > (step - 1) * LINES // steps or course.message:
+            line = f"{course.name:>5} {step:>{len(str(steps))}}/{steps}  {_numbers(course)}"
+            self._console.print(line, markup=False)
+
+
+class _Numbers(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(_numbers(task.fields["course"]))
+
+
+def results_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the table of a fit's numbers, see `results.summary`."""
+    table = Table(title="PSNR in dB, of the unclipped prediction", title_justify="left")
+    table.add_column("method")
+    for heading in (
+        "PSNR\nfinal",
+        "median of\nlast 100",
+        "PSNR\nmaximum",
+        "at equal\nseconds",
+        "SSIM",
+        "ms\na step",
+        "overhead\nin %",
+        "steps",
+    ):
+        table.add_column(heading, justify="right")
+    for name, numbers in methods.items():
+        status = numbers["status"]
+        seconds = numbers["seconds_per_step"]
+        table.add_row(
+            name,
+            _number(numbers["psnr_final"], ".2f"),
+            _number(numbers["psnr_median"], ".2f"),
+            _number(numbers["psnr_max"], ".2f"),
+            _number(numbers["psnr_equal_seconds"], ".2f"),
+            _number(numbers["ssim"], ".4f"),
+            _number(None if seconds is None else 1000 * seconds, ".4g"),
+            _number(numbers.get("overhead_percent"), "+.1f"),
+            f"{numbers['steps']:,}" + ("" if status == "finished" else f"\n{status}"),
+        )
+    return table
+
+
+def backends_table(found: Sequence[Usable]) -> Table:
+    """Return the table of what can be used here."""
+    table = Table()
+    for heading in ("backend", "version", "devices", "use or install"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        table.add_row(
+            *(Text(cell) for cell in (one.name, one.version or "-",
+                                      "\n".join(one.devices) or "-", one.note))
+        )  # fmt: skip
+    return table
+
+
+def _numbers(course: Course) -> str:
+    if course.message:
+        return "stopped: the loss became non-finite"
+    if not course.losses:
+        return "waiting"
+    loss = course.losses[-1]
+    return f"{course.speed:6.1f} steps/s  loss {loss:.2e}  {float(psnr(loss)):5.2f} dB"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

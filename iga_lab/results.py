@@ -1,0 +1,159 @@
+"""What came of a fit: outcomes, the table's numbers, and the files that hold them."""
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iga_lab.fitting import Course
+from iga_lab.hardware import machine, versions
+from iga_lab.metrics import mean_squared_error, psnr, ssim
+from iga_lab.settings import Settings
+from iga_lab.storage import PROGRAM
+
+LAST = 100
+"""Points of the curve whose median is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One method at the end of its training.
+
+    Parameters
+    ----------
+    name, status, message : str
+        See `Course`.
+    steps : int
+        Steps taken.
+    prediction : ndarray of float64, shape (height, width, channels)
+        Unclipped.
+    losses : ndarray of float64, shape (k,)
+        Mean squared error after 0, 1, 2, ... steps; the last is that of the prediction.
+    seconds : ndarray of float64, shape (k,)
+        Time spent in steps until then.
+    seconds_per_step : float or None
+        Median; None before the first step.
+    ssim : float or None
+        See `metrics.ssim`.
+    """
+
+    name: str
+    status: str
+    message: str
+    steps: int
+    prediction: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    seconds_per_step: float | None
+    ssim: float | None
+
+    @property
+    def psnr(self) -> NDArray[np.float64]:
+        """The curve in dB, (k,)."""
+        return psnr(self.losses)
+
+    def psnr_after(self, seconds: float) -> float:
+        """Return the PSNR in dB that training had reached after some seconds."""
+        reached = int(np.searchsorted(self.seconds, seconds, side="right")) - 1
+        return float(self.psnr[max(0, reached)])
+
+
+def outcome(course: Course, truth: NDArray[np.float64]) -> Outcome:
+    """Evaluate a course as it stands; `truth` is (height, width, channels)."""
+    prediction = course.predict().reshape(truth.shape)
+    losses = course.losses[:]
+    if course.status != "stopped" or not losses:
+        losses.append(mean_squared_error(prediction, truth))
+    seconds = np.concatenate([[0.0], np.cumsum(course.durations)])[: len(losses)]
+    return Outcome(
+        course.name,
+        course.status,
+        course.message,
+        len(course.losses),
+        prediction,
+        np.asarray(losses),
+        seconds,
+        float(np.median(course.durations)) if course.durations else None,
+        ssim(prediction, truth),
+    )
+
+
+def equal_seconds(outcomes: Sequence[Outcome]) -> float:
+    """Return when the first method had taken its steps; a stopped one does not count."""
+    whole = [o for o in outcomes if o.status != "stopped"] or outcomes
+    return min(float(o.seconds[-1]) for o in whole)
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Return the numbers of every method, ready for JSON; None where there is none."""
+    limit = equal_seconds(outcomes)
+    plain = next((o for o in outcomes if o.name == "plain"), None)
+    found: dict[str, dict[str, Any]] = {}
+    for o in outcomes:
+        numbers: dict[str, Any] = {
+            "psnr_final": float(o.psnr[-1]),
+            "psnr_median": float(np.median(o.psnr[-LAST:])),
+            "psnr_max": float(np.max(o.psnr)),
+            "psnr_equal_seconds": o.psnr_after(limit),
+            "ssim": o.ssim,
+            "seconds_per_step": o.seconds_per_step,
+            "steps": o.steps,
+            "status": o.status,
+            "message": o.message,
+        }
+        if o.name != "plain":
+            numbers["overhead_percent"] = _overhead(o, plain)
+        found[o.name] = {name: _finite_or_none(value) for name, value in numbers.items()}
+    return found
+
+
+def result(settings: Settings, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the content of ``result.json``."""
+    return {
+        "program": PROGRAM,
+        "status": run_status([o.status for o in outcomes]),
+        "settings": dataclasses.asdict(settings),
+        "methods": summary(outcomes),
+        "equal_seconds": equal_seconds(outcomes),
+        "versions": versions(),
+        "machine": machine(settings.backend, settings.device),
+    }
+
+
+def run_status(statuses: Sequence[str]) -> str:
+    """Return "interrupted" with steps left, "finished", or "failed" if no method finished."""
+    if "interrupted" in statuses:
+        return "interrupted"
+    return "finished" if "finished" in statuses else "failed"
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """Return indented JSON, UTF-8."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def curves_csv(outcomes: Sequence[Outcome]) -> bytes:
+    """Return the curves as CSV: method, step, seconds, loss, psnr (dB)."""
+    text = io.StringIO()
+    text.write("method,step,seconds,loss,psnr\n")
+    for o in outcomes:
+        rows = zip(o.seconds.tolist(), o.losses.tolist(), o.psnr.tolist(), strict=True)
+        for step, (seconds, loss, decibel) in enumerate(rows):
+            text.write(f"{o.name},{step},{seconds:.6f},{loss!r},{decibel:.4f}\n")
+    return text.getvalue().encode()
+
+
+def _overhead(adjusted: Outcome, plain: Outcome | None) -> float | None:
+    if plain is None or plain.seconds_per_step is None or adjusted.seconds_per_step is None:
+        return None
+    return 100 * (adjusted.seconds_per_step / plain.seconds_per_step - 1)
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
