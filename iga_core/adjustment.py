@@ -55,10 +55,10 @@ class Adjustment:
 
     def __post_init__(self) -> None:
         for name, least in (("end", 1), ("start", 0), ("samples", 1), ("refresh", 1), ("seed", 0)):
-            require_count(name, getattr(self, name), least)
+            object.__setattr__(self, name, require_count(name, getattr(self, name), least))
         for name in ("level", "sampling", "outputs", "reach"):
-            choices = get_args(type(self).__annotations__[name])
-            if getattr(self, name) not in choices:
+            choices = get_args(Adjustment.__annotations__[name])
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}; "
                     "name one of them"
@@ -93,11 +93,28 @@ class AdjustmentState:
     vectors: Array | None = None
 
     def held(self, adjustment: Adjustment) -> SpectralTransform | None:
-        """Return the transform that still serves at this step, or None if a new one is due."""
+        """Say whether the last transform still serves.
+
+        Parameters
+        ----------
+        adjustment : Adjustment
+            Its `refresh` counts.
+
+        Returns
+        -------
+        SpectralTransform or None
+            None where a new one is due.
+        """
         return self.transform if self.step % adjustment.refresh else None
 
     def skipped(self) -> "AdjustmentState":
-        """Return the state after a step that kept the transform."""
+        """Pass over one version of the parameters with the transform as it is.
+
+        Returns
+        -------
+        AdjustmentState
+            For the next version.
+        """
         return replace(self, step=self.step + 1)
 
 
@@ -129,9 +146,17 @@ def adjust(
 
     Notes
     -----
+    Every call makes a transform. To honour `refresh`, ask ``state.held(adjustment)`` first; where
+    that gives a transform, use it, and go on with ``state.skipped()``.
+
     On a CPU the eigenpairs come from `eigh`; on an accelerator, from the state's vectors, after
     the first call and while the number of groups stays the same.
     """
+    if not isinstance(adjustment, Adjustment):
+        raise TypeError(
+            f"adjustment: expected an Adjustment, got {type(adjustment).__name__}; "
+            "pass Adjustment(...)"
+        )
     common_namespace(kernel=kernel)
     n = require_square("kernel", kernel)
     if adjustment.end >= n:

@@ -1,7 +1,7 @@
 """A data set's points and the groups they fall into."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import Array, require_count, require_shape
+from iga_core._arrays import Array, require_array, require_count, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Grouping:
     """A partition of a data set into `n` groups of `p` points and `m` points in no group.
 
     Group `i` holds the points ``origins[i] + offsets``, so the whole index costs ``n + p + m``
-    integers. Make one with `patches` or `blocks`.
+    integers. Make one with `patches` or `blocks`: they alone guarantee that the parts fit.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Grouping:
         """
         sides = _sides("shape", shape)
         patch = _sides("size", size)
-        if not isinstance(size, Sequence):
+        if not isinstance(size, Iterable):
             patch = patch * len(sides)
         if len(patch) != len(sides):
             raise ValueError(
@@ -75,10 +75,9 @@ class Grouping:
         counts = [s // p for s, p in zip(sides, patch, strict=True)]
         origins = _lattice(counts, [p * t for p, t in zip(patch, strides, strict=True)])
         offsets = _lattice(patch, strides)
-        outside = np.ones(sides, dtype=bool)
-        outside[tuple(slice(c * p) for c, p in zip(counts, patch, strict=True))] = False
+        covered = [c * p for c, p in zip(counts, patch, strict=True)]
         middle = np.ravel_multi_index([(p - 1) // 2 for p in patch], patch)
-        return cls(origins, offsets, np.flatnonzero(outside), int(middle))
+        return cls(origins, offsets, _outside(sides, covered), int(middle))
 
     @classmethod
     def blocks(cls, count: int, size: int) -> "Grouping":
@@ -124,7 +123,17 @@ class Grouping:
         return self.columns(0, self.points)
 
     def columns(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the index's columns ``start`` to ``stop``, (n, stop - start)."""
+        """Return some columns of the index.
+
+        Parameters
+        ----------
+        start, stop : int
+            Positions in the group.
+
+        Returns
+        -------
+        ndarray of int64, shape (n, stop - start)
+        """
         return self.origins[:, None] + self.offsets[None, start:stop]
 
     def split(self, flat: Array) -> tuple[Array, Array]:
@@ -170,10 +179,16 @@ class Grouping:
 
         Raises
         ------
-        ValueError
-            If the shapes are not those that `split` gives.
+        TypeError, ValueError
+            If the dtypes differ or the shapes are not those that `split` gives.
         """
         remedy = "pass both arrays as Grouping.split gives them"
+        require_array("groups", groups)
+        require_array("rest", rest)
+        if groups.dtype != rest.dtype:
+            raise TypeError(
+                f"groups, rest: expected one dtype, got {groups.dtype}, {rest.dtype}; {remedy}"
+            )
         require_shape("groups", groups, (self.groups, self.points, "..."), remedy)
         require_shape("rest", rest, (len(self.rest), *groups.shape[2:]), remedy)
         xp = array_namespace(groups, rest)
@@ -184,10 +199,20 @@ class Grouping:
 
 
 def _sides(name: str, value: Any) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    values = tuple(value) if several else (value,)
     if not values:
         raise ValueError(f"{name}: expected at least one axis, got none; pass an int per axis")
     return tuple(require_count(name, side, 1) for side in values)
+
+
+def _outside(sides: Sequence[int], covered: Sequence[int]) -> NDArray[np.int64]:
+    """Flat positions of the points beyond the covered corner of a grid, ascending."""
+    if list(sides) == list(covered):
+        return np.empty(0, dtype=np.int64)
+    outside = np.ones(sides, dtype=bool)
+    outside[tuple(map(slice, covered))] = False
+    return np.flatnonzero(outside)
 
 
 def _lattice(counts: Sequence[int], strides: Sequence[int]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import Array, common_namespace, require_shape
+from iga_core._arrays import Array, common_namespace, require_array, require_nonempty, require_shape
 
 BLOCK_BYTES = 32 * 2**20
 """No temporary array of `gram` exceeds this, unless ``n * n'`` or ``n * d_out`` numbers do."""
@@ -43,6 +43,8 @@ class LayerFactors:
     def __post_init__(self) -> None:
         common_namespace(inputs=self.inputs, cotangents=self.cotangents)
         _require_uses("cotangents", self.cotangents)
+        require_nonempty("inputs", self.inputs)
+        require_nonempty("cotangents", self.cotangents)
         require_shape(
             "inputs",
             self.inputs,
@@ -133,12 +135,16 @@ class Lookup:
     def __post_init__(self) -> None:
         xp = common_namespace(cotangents=self.cotangents)
         require_shape("cotangents", self.cotangents, ("n", "u", "d"), "one row an output")
-        if array_namespace(self.indices) is not xp or not xp.isdtype(
-            self.indices.dtype, "integral"
-        ):
+        require_nonempty("cotangents", self.cotangents)
+        require_array("indices", self.indices)
+        if array_namespace(self.indices) is not xp:
             raise TypeError(
-                f"indices: expected integers of the cotangents' library, got {self.indices.dtype}; "
-                "convert them first"
+                "indices: expected an array of the cotangents' library, got "
+                f"{type(self.indices).__module__}; convert them first"
+            )
+        if not xp.isdtype(self.indices.dtype, "integral"):
+            raise TypeError(
+                f"indices: expected integers, got {self.indices.dtype}; convert them first"
             )
         if device(self.indices) != device(self.cotangents):
             raise ValueError(
@@ -184,6 +190,7 @@ class Rows:
     def __post_init__(self) -> None:
         common_namespace(jacobian=self.jacobian)
         require_shape("jacobian", self.jacobian, ("n", "q"), "one row an output")
+        require_nonempty("jacobian", self.jacobian)
 
     @property
     def cotangents(self) -> Array:
@@ -225,12 +232,12 @@ def gram(factors: Sequence[Factor], right: Sequence[Factor] | None = None) -> Ar
     A layer costs the smaller of ``n n' u u' (d_in + d_out)`` and ``n n' d_in d_out``. Besides
     copies of its arguments and ``(n, n')`` matrices, memory is bounded by `BLOCK_BYTES`.
     """
-    factors = list(factors)
+    factors = _listed("factors", factors)
     _require_side("factors", factors)
     if right is None:
         shares = [factor._gram(None) for factor in factors]
     else:
-        right = list(right)
+        right = _listed("right", right)
         _require_side("right", right)
         common_namespace(factors=factors[0].cotangents, right=right[0].cotangents)
         signatures = [
@@ -246,6 +253,15 @@ def gram(factors: Sequence[Factor], right: Sequence[Factor] | None = None) -> Ar
     for share in shares[1:]:
         total += share
     return total
+
+
+def _listed(name: str, factors: Sequence[Factor]) -> list[Factor]:
+    if isinstance(factors, Factor):
+        raise TypeError(
+            f"{name}: expected a list of factors, got one {type(factors).__name__}; "
+            "put it into a list"
+        )
+    return list(factors)
 
 
 def _require_side(name: str, factors: Sequence[Factor]) -> None:

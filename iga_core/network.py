@@ -61,12 +61,12 @@ class Network:
 
     def __post_init__(self) -> None:
         kinds = get_args(Kind)
-        if self.kind not in kinds:
+        if not isinstance(self.kind, str) or self.kind not in kinds:
             near = difflib.get_close_matches(str(self.kind), kinds, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "name one of them"
             raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {self.kind!r}; {hint}")
         for name in ("inputs", "outputs", "width", "depth", "frequencies"):
-            require_count(name, getattr(self, name), 1)
+            object.__setattr__(self, name, require_count(name, getattr(self, name), 1))
 
     @property
     def scale(self) -> float:
@@ -145,9 +145,17 @@ class Network:
 
 
 def nyquist_frequencies(samples: int) -> int:
-    """Return how many octaves of the encoding an axis of `samples` points can tell apart.
+    """Return how many octaves of the encoding a sampled axis can tell apart.
 
-    ``cos(2^k π x)`` has period ``2^(1-k)``, which must be at least two of the ``2/(samples - 1)``
-    between neighbours.
+    Parameters
+    ----------
+    samples : int
+        Points along the axis, from -1 to 1.
+
+    Returns
+    -------
+    int
+        At least 1. ``cos(2^k π x)`` has period ``2^(1-k)``, which must be at least two of the
+        ``2/(samples - 1)`` between neighbours.
     """
     return max(1, math.floor(math.log2(max(1, samples - 1) / 2)) + 1)

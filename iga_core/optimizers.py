@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from numbers import Real
+from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace
 
@@ -32,7 +33,7 @@ class Optimizer:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If either is out of its range.
     """
 
@@ -40,6 +41,11 @@ class Optimizer:
     schedule: Schedule = "constant"
 
     def __post_init__(self) -> None:
+        rate: Any = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, Real):
+            raise TypeError(f"learning_rate: expected a number, got {rate!r}; 1e-3 is a start")
+        # A NumPy scalar would promote float32 parameters.
+        object.__setattr__(self, "learning_rate", float(rate))
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(
                 "learning_rate: expected a positive finite number, got "
@@ -52,7 +58,19 @@ class Optimizer:
             )
 
     def decay(self, step: int, steps: int) -> float:
-        """Return the factor on the learning rate at a step, from 0, of `steps`."""
+        """Return the factor on the learning rate.
+
+        Parameters
+        ----------
+        step, steps : int
+            This step, from 0, and how many there will be; later ones are as the end.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
+        step = min(step, steps)
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * step / steps)) / 2
         return STEP_DROP if self.schedule == "step" and step >= STEP_AT * steps else 1.0
@@ -201,7 +219,9 @@ def orthogonalise(matrix: Array) -> Array:
     xp = array_namespace(matrix)
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / (xp.sqrt(xp.sum(x * x)) + float(xp.finfo(x.dtype).smallest_normal))
+    tiny = float(xp.finfo(x.dtype).smallest_normal)
+    x = x / (xp.max(xp.abs(x)) + tiny)  # squares of very large or small numbers are out of range
+    x = x / (xp.sqrt(xp.sum(x * x)) + tiny)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_ITERATIONS):
         square = x @ x.T

@@ -9,9 +9,19 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import Array, common_namespace, require_count, require_finite, require_shape
+from iga_core._arrays import (
+    Array,
+    common_namespace,
+    require_count,
+    require_finite,
+    require_nonempty,
+    require_shape,
+)
 
 SamplingRule: TypeAlias = Literal["largest", "centre", "random"]
+
+COLUMNS_AT_ONCE = 64
+"""`Largest` compares as many columns at a time: one comparison a piece would cost far more."""
 
 
 def representatives(
@@ -46,7 +56,8 @@ def representatives(
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of its range or, on a CPU, the cotangent is not finite.
+        If an argument is out of its range or, on a CPU and for "largest", the cotangent is not
+        finite.
 
     Notes
     -----
@@ -54,6 +65,7 @@ def representatives(
     """
     xp = common_namespace(cotangent=cotangent)
     require_shape("cotangent", cotangent, ("groups", "points", "channels"), "group it first")
+    require_nonempty("cotangent", cotangent)
     groups, points = cotangent.shape[:2]
     if require_count("samples", samples, 1) > points:
         raise ValueError(
@@ -61,7 +73,7 @@ def representatives(
         )
     if rule == "largest":
         require_finite("cotangent", cotangent, "skip this step")
-        return largest(cotangent, samples)[1]
+        return Largest(samples).look(cotangent).positions
     positions = blind_positions(groups, points, rule, samples, centre=centre, seed=seed)
     return xp.asarray(positions, device=device(cotangent))
 
@@ -83,7 +95,7 @@ def blind_positions(
         raise ValueError(f"rule: expected one of {rules}, got {rule!r}; name one of them")
     if samples != 1:
         raise ValueError(f"samples: expected 1 with the rule 'centre', got {samples}; use 'random'")
-    if centre is None or not 0 <= centre < points:
+    if centre is None or not 0 <= require_count("centre", centre, 0) < points:
         raise ValueError(
             f"centre: expected a position in [0, {points}), got {centre}; pass Grouping.centre"
         )
@@ -104,40 +116,64 @@ def _random_positions(
     return chosen
 
 
-def largest(cotangent: Array, samples: int, first: int = 0) -> tuple[Array, Array]:
-    """Return the largest ``sum |g|`` of each group and their positions, both (n, samples).
+class Largest:
+    """The points of largest ``sum |g|`` in each group, of columns that come a piece at a time.
 
-    `cotangent` (n, b, C) may be a piece of the columns, whose first is column `first` of the
-    group; of a piece with fewer columns than samples, all are returned.
+    Parameters
+    ----------
+    samples : int
+        Points of each group.
     """
-    xp = array_namespace(cotangent)
-    magnitudes = xp.abs(cotangent)
-    # Channels are few: adding them one by one is far quicker than a sum over a short axis.
-    scores = functools.reduce(
-        operator.add, (magnitudes[:, :, c] for c in range(cotangent.shape[2]))
-    )
-    if samples == 1:
-        best = xp.argmax(scores, axis=1, keepdims=True)
-        return xp.max(scores, axis=1, keepdims=True), first + best
-    positions = xp.arange(first, first + scores.shape[1], dtype=xp.int64, device=device(cotangent))
-    return _top(scores, xp.broadcast_to(positions, scores.shape), samples)
 
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._candidates: list[tuple[Array, Array]] = []
 
-def merge_largest(
-    earlier: tuple[Array, Array] | None, later: tuple[Array, Array], samples: int
-) -> tuple[Array, Array]:
-    """Combine what `largest` says of two pieces, the one with the lower columns first."""
-    if earlier is None:
-        return later
-    xp = array_namespace(later[0])
-    if samples == 1:
-        wins = later[0] > earlier[0]
-        return xp.where(wins, later[0], earlier[0]), xp.where(wins, later[1], earlier[1])
-    scores, positions = (xp.concat(pair, axis=1) for pair in zip(earlier, later, strict=True))
-    return _top(scores, positions, samples)
+    def look(self, cotangent: Array, first: int = 0) -> "Largest":
+        """Consider columns (n, b, C), of which the first is column `first` of the groups."""
+        xp = array_namespace(cotangent)
+        magnitudes = xp.abs(cotangent)
+        # Channels are few: adding them one by one is far quicker than a sum over a short axis.
+        channels = (magnitudes[:, :, c] for c in range(cotangent.shape[2]))
+        scores = functools.reduce(operator.add, channels)
+        columns = xp.arange(first, first + scores.shape[1], device=device(cotangent))
+        self._add([(scores, columns)])
+        return self
 
+    def __iadd__(self, later: "Largest") -> "Largest":
+        """Consider the columns that another has considered, all higher than those here."""
+        self._add(later._candidates)
+        return self
 
-def _top(scores: Array, positions: Array, samples: int) -> tuple[Array, Array]:
-    xp = array_namespace(scores)
-    order = xp.argsort(-scores, axis=1, stable=True)[:, :samples]
-    return xp.take_along_axis(scores, order, axis=1), xp.take_along_axis(positions, order, axis=1)
+    @property
+    def positions(self) -> Array:
+        """Positions in the group, int64 (n, samples), the largest first, ties by the lowest."""
+        self._choose()
+        return self._candidates[0][1]
+
+    def _add(self, candidates: list[tuple[Array, Array]]) -> None:
+        self._candidates = self._candidates + candidates
+        if sum(scores.shape[1] for scores, _ in self._candidates) >= COLUMNS_AT_ONCE:
+            self._choose()
+
+    def _choose(self) -> None:
+        """Keep the best of the candidates, which are few at a time and in order of position."""
+        xp = array_namespace(self._candidates[0][0])
+        scores = xp.concat([scores for scores, _ in self._candidates], axis=1)
+        positions = xp.concat(
+            [
+                xp.broadcast_to(xp.astype(columns, xp.int64), scores.shape)
+                for scores, columns in self._candidates
+            ],
+            axis=1,
+        )
+        if self._samples == 1:
+            order = xp.argmax(scores, axis=1, keepdims=True)
+        else:
+            order = xp.argsort(-scores, axis=1, stable=True)[:, : self._samples]
+        self._candidates = [
+            (
+                xp.take_along_axis(scores, order, axis=1),
+                xp.take_along_axis(positions, order, axis=1),
+            )
+        ]

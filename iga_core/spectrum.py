@@ -8,6 +8,7 @@ from iga_core._arrays import (
     on_host,
     require_count,
     require_finite,
+    require_nonempty,
     require_shape,
     require_square,
 )
@@ -49,6 +50,7 @@ def leading_eigenpairs(
     """
     xp = common_namespace(kernel=kernel)
     n = require_square("kernel", kernel)
+    require_nonempty("kernel", kernel)
     if require_count("count", count, 1) > n:
         raise ValueError(f"count: expected at most {n} for this kernel, got {count}; lower it")
     _require_symmetric(kernel)
@@ -62,6 +64,7 @@ def leading_eigenpairs(
                 f"start: expected {count} to {n} columns, got {start.shape[1]}; "
                 "pass the vectors of an earlier call with as large a count"
             )
+        require_finite("start", start, "leave it out")
         values, vectors = _rayleigh_ritz(kernel, start)
     found = values.shape[0]
     descending = xp.arange(found - 1, found - 1 - count, -1, device=device(kernel))

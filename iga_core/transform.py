@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import Array, Namespace, common_namespace, require_finite, require_shape
+from iga_core._arrays import (
+    Array,
+    Namespace,
+    common_namespace,
+    require_finite,
+    require_nonempty,
+    require_shape,
+)
 
 if TYPE_CHECKING:
     from iga_core.adjustment import Adjustment
@@ -85,7 +92,12 @@ class SpectralTransform:
         return xp.reshape(change, cotangent.shape)
 
     def matrix(self) -> Array:
-        """Return S as a dense matrix, (n, n)."""
+        """Return S as a dense matrix.
+
+        Returns
+        -------
+        array, shape (n, n)
+        """
         xp = array_namespace(self.vectors)
         place = device(self.vectors)
         return self(xp.eye(self.vectors.shape[0], dtype=self.vectors.dtype, device=place))
@@ -94,6 +106,7 @@ class SpectralTransform:
         xp = common_namespace(cotangent=cotangent, transform=self.vectors)
         n = self.vectors.shape[0]
         require_shape("cotangent", cotangent, (n, "..."), f"this transform is of {n} groups")
+        require_nonempty("cotangent", cotangent)
         return xp
 
 

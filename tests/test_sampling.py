@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iga_core import representatives
-from iga_core.sampling import largest, merge_largest
+from iga_core.sampling import Largest
 
 
 def scores_with_ties(seed, shape):
@@ -20,16 +20,17 @@ def test_largest_takes_the_largest_and_of_ties_the_lowest(seed, n, p, channels, 
     np.testing.assert_array_equal(representatives(cotangent, "largest", samples), wanted)
 
 
-@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 9), st.data())
+@given(st.integers(0, 999), st.integers(1, 150), st.integers(1, 40), st.data())
 def test_pieces_find_what_the_whole_does(seed, p, columns, data):
     samples = data.draw(st.integers(1, p))
     cotangent = scores_with_ties(seed, (3, p, 2))
-    seen = None
+    halves = [Largest(samples), Largest(samples)]
     for first in range(0, p, columns):
-        seen = merge_largest(
-            seen, largest(cotangent[:, first : first + columns], samples, first), samples
-        )
-    np.testing.assert_array_equal(seen[1], representatives(cotangent, "largest", samples))
+        halves[first > p // 2].look(cotangent[:, first : first + columns], first)
+    halves[0] += halves[1]
+    np.testing.assert_array_equal(
+        halves[0].positions, representatives(cotangent, "largest", samples)
+    )
 
 
 @given(st.integers(0, 999), st.integers(1, 20), st.data())

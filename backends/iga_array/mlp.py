@@ -10,7 +10,14 @@ from array_api_compat import array_namespace, device
 
 from iga_array.activations import ACTIVATIONS
 from iga_core import LayerFactors, Network, gram
-from iga_core._arrays import Array, Namespace, common_namespace, require_finite, require_shape
+from iga_core._arrays import (
+    Array,
+    Namespace,
+    common_namespace,
+    require_finite,
+    require_nonempty,
+    require_shape,
+)
 
 EVALUATION_BYTES = 2**24
 
@@ -85,7 +92,7 @@ class MLP:
         passes, count = Passes(self), flat.shape[0]
         blocks = [
             passes.predict(flat[first : min(first + step, count), :])
-            for first in range(0, max(count, 1), step)
+            for first in range(0, count, step)
         ]
         shape = (*coords.shape[:-1], self.network.outputs)
         return xp.reshape(xp.concat(blocks), shape)
@@ -125,6 +132,7 @@ class MLP:
                 f"{name}: expected shape (..., {self.network.inputs}) of two axes or more, "
                 f"got {tuple(coords.shape)}; pass one row a point"
             )
+        require_nonempty(name, coords)
         require_finite(name, coords, "clean the data first")
         return xp
 

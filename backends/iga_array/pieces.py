@@ -5,7 +5,8 @@ import ctypes
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,13 +17,15 @@ from array_api_compat import device, is_numpy_array
 from iga_array.mlp import LayerTape, Passes
 from iga_core import Grouping
 from iga_core._arrays import Array, common_namespace, on_host, require_count
-from iga_core.sampling import merge_largest
+from iga_core.sampling import Largest
 
 HOST_LAYER_BYTES = 2**21
 ACCELERATOR_LAYER_BYTES = 2**28
 """Activations of a hidden layer in one piece: what a core's cache holds, or what fills a GPU."""
 
 Result = TypeVar("Result")
+
+_ONE_RUN_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,24 +54,24 @@ class Sums:
     error: Array = 0
     gradients: list[Array] | None = None
     cotangent: Array | None = None
-    largest: tuple[Array, Array] | None = None
-    samples: int = 1
+    largest: Largest | None = None
 
     def __iadd__(self, later: "Sums") -> "Sums":
-        """Add pieces that follow; of equal cotangents, the earlier stays the largest."""
+        """Add pieces whose columns follow."""
         self.error = self.error + later.error
         if self.gradients is None:
             self.gradients = later.gradients
         elif later.gradients is not None:
-            for mine, theirs in zip(self.gradients, later.gradients, strict=True):
-                mine += theirs
+            # In place where arrays can be changed, and right where they cannot.
+            self.gradients = list(map(operator.iadd, self.gradients, later.gradients))
         if self.cotangent is None:
             self.cotangent = later.cotangent
         elif later.cotangent is not None:
             self.cotangent = self.cotangent + later.cotangent
-        if later.largest is not None:
-            self.samples = later.samples
-            self.largest = merge_largest(self.largest, later.largest, self.samples)
+        if self.largest is None:
+            self.largest = later.largest
+        elif later.largest is not None:
+            self.largest += later.largest
         return self
 
 
@@ -136,9 +139,14 @@ class Pieces:
         meanwhile()
         return [future.result() for future in futures]
 
-    def threads(self) -> Any:
-        """Return a context in which the linear algebra library adds no threads to ours."""
-        return self._blas.limit(limits=1) if self._blas else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Keep the linear algebra library from adding threads to ours, one run at a time."""
+        if self._blas is None:
+            yield
+        else:
+            with _ONE_RUN_AT_A_TIME, self._blas.limit(limits=1):
+                yield
 
     def evaluate(self, passes: Passes, piece: Piece) -> Evaluated:
         """Run a piece forward, to the cotangent of the mean squared error over all points."""

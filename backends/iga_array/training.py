@@ -3,11 +3,17 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import numpy
-from array_api_compat import device
 
-from iga_array.correcting import Correction, Corrector, require_still_finite
+from iga_array.correcting import (
+    Correction,
+    Corrector,
+    require_still_finite,
+    taken,
+    taken_count,
+)
 from iga_array.mlp import MLP, Passes
 from iga_array.pieces import Evaluated, Piece, Pieces, Sums, overflow_is_seen_later, total
 from iga_core import Adjustment, Grouping, SpectralTransform
@@ -48,7 +54,7 @@ def train(
         Of the N points. Plain training runs through the same pieces.
     adjustment : Adjustment, optional
         Without one, training is plain.
-    optimizer : Optimizer
+    optimizer : Optimizer, optional
         SGD, Adam or Muon of `iga_core`; ``Adam(5e-3, "cosine")`` by default.
     steps : int
         Steps in all; the schedule ends there.
@@ -58,7 +64,7 @@ def train(
         Pieces worked on at a time; by default one a core for NumPy arrays, where threadpoolctl
         is installed to give each one thread of the linear algebra library, else 1.
     callback : callable, optional
-        Called with the `Trainer` after every step; training ends when it returns a true value.
+        Called with the `Trainer` after every step; training ends when it returns True.
 
     Returns
     -------
@@ -71,8 +77,18 @@ def train(
         If the arguments do not belong together or, on a CPU, data are not finite.
     FloatingPointError
         On a CPU, when the loss becomes non-finite. The model then has the parameters of the last
-        finite loss.
+        finite loss. The loss after the last step is not evaluated.
+
+    Notes
+    -----
+    NumPy runs of several workers take turns within a process. They also have the GNU C library
+    keep up to 64 MB of freed memory a thread.
     """
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"callback: expected a function, got {type(callback).__name__}; "
+            "pass one that takes the Trainer"
+        )
     trainer = Trainer(
         model,
         coords,
@@ -86,7 +102,7 @@ def train(
     )
     while trainer.done < trainer.steps:
         trainer.step()
-        if callback is not None and callback(trainer):
+        if callback is not None and callback(trainer) is True:
             break
     return trainer
 
@@ -101,7 +117,13 @@ class Trainer:
     done, steps : int
         Steps taken, and in all.
     loss : array, shape ()
-        Mean squared error over all points, at the parameters before the last step.
+        Mean squared error over all points, at the parameters before the last step; None before
+        any.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `train` does.
     """
 
     def __init__(
@@ -117,6 +139,7 @@ class Trainer:
         columns: int | None = None,
         workers: int | None = None,
     ) -> None:
+        _require_kinds(model, grouping, adjustment, optimizer)
         xp = common_namespace(coords=coords, targets=targets, parameters=model.parameters[0])
         _require_fit(model, coords, targets, grouping, adjustment)
         self.model = model
@@ -136,7 +159,7 @@ class Trainer:
     @property
     def transform(self) -> SpectralTransform | None:
         """The last transform made."""
-        return self._corrector.state.transform if self._corrector else None
+        return self._corrector.memory.state.transform if self._corrector else None
 
     def step(self) -> Array:
         """Take one step.
@@ -156,11 +179,16 @@ class Trainer:
 
     def _step(self) -> Array:
         passes = Passes(self.model)
+        memory = None if self._corrector is None else self._corrector.memory
         try:
             sums = self._gradients(passes)
             self.loss = sums.error / math.prod(self._pieces.targets.shape)
             require_still_finite("the loss", self.loss)
-        except FloatingPointError as error:
+        except BaseException as error:
+            if self._corrector is not None and memory is not None:
+                self._corrector.memory = memory
+            if not isinstance(error, FloatingPointError):
+                raise
             self.model.parameters = self._finite
             raise FloatingPointError(
                 f"{error} at step {self.done}; the model has the parameters of "
@@ -203,26 +231,27 @@ class Trainer:
         ValueError
             If it is of another network or optimizer. Nothing is changed then.
         """
-        pieces = self._pieces
-        place = device(pieces.coords)
-        found: dict[str, list[Array]] = {}
-        for name, wanted in self._lists().items():
-            found[name] = []
-            for k, old in enumerate(wanted):
-                new = state.get(f"{name}.{k}")
-                new = None if new is None else pieces.xp.asarray(new, device=place)
-                if new is None or new.shape != old.shape or new.dtype != old.dtype:
-                    got = "nothing" if new is None else f"{new.dtype} of shape {new.shape}"
-                    raise ValueError(
-                        f"state: expected {old.dtype} of shape {old.shape} as {name}.{k}, got "
-                        f"{got}; load it into a run of the same settings"
-                    )
-                found[name].append(new)
-        self.done = int(state["done"])
+        like = self._pieces.coords
+        found = {
+            name: [
+                taken(state, f"{name}.{k}", like, old.shape, old.dtype)
+                for k, old in enumerate(wanted)
+            ]
+            for name, wanted in self._lists().items()
+        }
+        done = taken_count(state, "done")
+        adjusted = any(name.startswith("adjustment.") for name in state)
+        if done > self.steps or adjusted != (self._corrector is not None):
+            raise ValueError(
+                f"state: expected {'an adjusted' if self._corrector else 'a plain'} run of at most "
+                f"{self.steps} steps, got {'an adjusted' if adjusted else 'a plain'} one after "
+                f"{done}; load it into a run of the same settings"
+            )
+        if self._corrector:
+            self._corrector.memory = self._corrector.read(state)
+        self.done = done
         self.model.parameters, self._finite = found.pop("parameters"), found.pop("finite")
         self._moments = found
-        if self._corrector:
-            self._corrector.load_state_dict(state)
 
     def _lists(self) -> dict[str, list[Array]]:
         return {"parameters": self.model.parameters, "finite": self._finite, **self._moments}
@@ -265,13 +294,30 @@ class Trainer:
             sums += finish(evaluated, coming.result())
             return sums
 
-        sums = total(
-            pieces.map(
+        try:
+            parts = pieces.map(
                 lambda share: total(map(look_and_finish, evaluate(share))), meanwhile=correct
             )
-        )
+        finally:
+            coming.cancel()  # whoever still waits, because something failed, stops
+        sums = total(parts)
         corrector.remember(passes, sums, self.done + 1)
         return sums
+
+
+def _require_kinds(model: Any, grouping: Any, adjustment: Any, optimizer: Any) -> None:
+    for name, value, kind in (
+        ("model", model, MLP),
+        ("grouping", grouping, Grouping),
+        ("adjustment", adjustment, Adjustment),
+        ("optimizer", optimizer, Optimizer),
+    ):
+        optional = kind in (Adjustment, Optimizer)
+        if not isinstance(value, kind) and not (optional and value is None):
+            raise TypeError(
+                f"{name}: expected {kind.__name__}{' or None' if optional else ''}, got "
+                f"{type(value).__name__}; construct one first"
+            )
 
 
 def _require_fit(
