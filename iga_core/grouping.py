@@ -156,6 +156,7 @@ class Grouping:
         ValueError
             If the first axis is not as long as the data set.
         """
+        require_array("flat", flat)
         require_shape("flat", flat, (self.count, "..."), f"this grouping is of {self.count} points")
         groups = _take(flat, self.index.reshape(-1))
         xp = array_namespace(flat)

@@ -127,53 +127,59 @@ class Largest:
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
-        self._candidates: list[tuple[Array, Array]] = []
+        self._best: tuple[Array, Array] | None = None
+        self._waiting: list[tuple[Array, int]] = []
 
     def look(self, cotangent: Array, first: int = 0) -> "Largest":
         """Consider columns (n, b, C), of which the first is column `first` of the groups."""
-        xp = array_namespace(cotangent)
-        magnitudes = xp.abs(cotangent)
-        # Channels are few: adding them one by one is far quicker than a sum over a short axis.
-        channels = (magnitudes[:, :, c] for c in range(cotangent.shape[2]))
-        scores = functools.reduce(operator.add, channels)
-        columns = xp.arange(first, first + scores.shape[1], device=device(cotangent))
-        self._add([(scores, columns)])
+        self._waiting.append((cotangent, first))
+        if sum(piece.shape[1] for piece, _ in self._waiting) >= COLUMNS_AT_ONCE:
+            self._choose()
         return self
 
     def __iadd__(self, later: "Largest") -> "Largest":
         """Consider the columns that another has considered, all higher than those here."""
-        self._add(later._candidates)
+        if later._best is not None:
+            self._choose()
+            self._keep([] if self._best is None else [self._best], later._best)
+        for cotangent, first in later._waiting:
+            self.look(cotangent, first)
         return self
 
     @property
     def positions(self) -> Array:
         """Positions in the group, int64 (n, samples), the largest first, ties by the lowest."""
         self._choose()
-        return self._candidates[0][1]
-
-    def _add(self, candidates: list[tuple[Array, Array]]) -> None:
-        self._candidates = self._candidates + candidates
-        if sum(scores.shape[1] for scores, _ in self._candidates) >= COLUMNS_AT_ONCE:
-            self._choose()
+        return None if self._best is None else self._best[1]
 
     def _choose(self) -> None:
-        """Keep the best of the candidates, which are few at a time and in order of position."""
-        xp = array_namespace(self._candidates[0][0])
-        scores = xp.concat([scores for scores, _ in self._candidates], axis=1)
-        positions = xp.concat(
-            [
-                xp.broadcast_to(xp.astype(columns, xp.int64), scores.shape)
-                for scores, columns in self._candidates
-            ],
-            axis=1,
+        if not self._waiting:
+            return
+        pieces = [piece for piece, _ in self._waiting]
+        xp = array_namespace(*pieces)
+        magnitudes = xp.abs(xp.concat(pieces, axis=1))
+        # Channels are few: adding them one by one is far quicker than a sum over a short axis.
+        channels = (magnitudes[:, :, c] for c in range(magnitudes.shape[2]))
+        scores = functools.reduce(operator.add, channels)
+        columns = [
+            xp.arange(first, first + piece.shape[1], dtype=xp.int64, device=device(piece))
+            for piece, first in self._waiting
+        ]
+        self._waiting = []
+        positions = xp.broadcast_to(xp.concat(columns), scores.shape)
+        self._keep([] if self._best is None else [self._best], (scores, positions))
+
+    def _keep(self, earlier: list[tuple[Array, Array]], later: tuple[Array, Array]) -> None:
+        """Keep the best of what stands in order of position."""
+        xp = array_namespace(later[0])
+        scores, positions = (
+            xp.concat(parts, axis=1) for parts in zip(*earlier, later, strict=True)
         )
         if self._samples == 1:
             order = xp.argmax(scores, axis=1, keepdims=True)
         else:
             order = xp.argsort(-scores, axis=1, stable=True)[:, : self._samples]
-        self._candidates = [
-            (
-                xp.take_along_axis(scores, order, axis=1),
-                xp.take_along_axis(positions, order, axis=1),
-            )
-        ]
+        self._best = (
+            xp.take_along_axis(scores, order, axis=1),
+            xp.take_along_axis(positions, order, axis=1),
+        )

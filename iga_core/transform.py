@@ -1,6 +1,6 @@
 """The transform S: the identity plus a matrix of low rank."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace, device
@@ -37,6 +37,10 @@ class SpectralTransform:
     eigenvalues: Array
     vectors: Array
     weights: Array
+    _projection: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_projection", -self.weights[:, None] * self.vectors.T)
 
     def __call__(self, cotangent: Array) -> Array:
         """Return ``S g``, alike for every position and channel.
@@ -88,8 +92,7 @@ class SpectralTransform:
         """Return ``(S − I) g`` of an array (n, ...) that is known to fit the transform."""
         xp = array_namespace(cotangent)
         flat = xp.reshape(cotangent, (cotangent.shape[0], -1))
-        change = self.vectors @ (-self.weights[:, None] * (self.vectors.T @ flat))
-        return xp.reshape(change, cotangent.shape)
+        return xp.reshape(self.vectors @ (self._projection @ flat), cotangent.shape)
 
     def matrix(self) -> Array:
         """Return S as a dense matrix.

@@ -217,6 +217,11 @@ def _require_patch(patch: int, width: int, height: int) -> None:
 def _require_adjustable(settings: Settings) -> None:
     _ = settings.adjustment
     groups = (settings.size[0] // settings.patch) * (settings.size[1] // settings.patch)
+    if groups < 2:
+        raise InputError(
+            f"size: expected room for two patches of {settings.patch}, got {settings.size[0]}x"
+            f"{settings.size[1]} pixels; raise --size, or choose --method plain"
+        )
     if settings.end >= groups:
         raise InputError(
             f"end: expected less than the {groups} groups, got {settings.end}; "

@@ -68,6 +68,15 @@ def test_split_and_join_stay_on_their_backend(backend):
     np.testing.assert_array_equal(backend.to_numpy(joined), backend.to_numpy(flat))
 
 
+def test_arrays_name_shapes_and_dtypes_do_not_mix():
+    grouping = Grouping.patches(np.array([4, 6]), np.array([2, 3]))
+    np.testing.assert_array_equal(grouping.index, Grouping.patches((4, 6), (2, 3)).index)
+    with pytest.raises(TypeError, match="groups, rest: expected one dtype"):
+        grouping.join(np.zeros((4, 6), np.float32), np.zeros(0))
+    with pytest.raises(TypeError, match="flat: expected an array, got list"):
+        grouping.split([0] * 24)
+
+
 def test_a_large_volume_costs_little():
     grouping = Grouping.patches((512, 512, 512), 8)
     assert grouping.groups * grouping.points == 512**3

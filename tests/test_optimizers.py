@@ -78,6 +78,24 @@ def test_orthogonalise(backend, shape):
     close(backend.to_numpy(got), by_svd(matrix), 1e-4 if "32" in str(backend.dtype) else 1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1e18, 1e30])
+def test_orthogonalise_at_any_size(size):
+    matrix = np.random.default_rng(0).normal(size=(4, 6))
+    got = orthogonalise((size * matrix).astype(np.float32))
+    close(got, by_svd(matrix), 1e-4)
+
+
+def test_a_numpy_rate_does_not_promote():
+    for optimizer in (SGD, Adam, Muon):
+        rate = optimizer(np.float64(1e-3))
+        parameters = [np.ones((2, 2), np.float32), np.ones(2, np.float32)]
+        new, _ = rate.update(parameters, parameters, rate.initial(parameters), 0, 1)
+        assert {p.dtype for p in new} == {np.dtype("float32")}
+    for wrong in ("1e-3", True, None):
+        with pytest.raises(TypeError, match="learning_rate: expected a number"):
+            Adam(wrong)
+
+
 def test_a_zero_momentum_stays_zero(backend):
     got = backend.to_numpy(orthogonalise(backend.array(np.zeros((3, 4)))))
     np.testing.assert_array_equal(got, np.zeros((3, 4)))

@@ -5,7 +5,8 @@ import pytest
 
 import iga_array
 import iga_array.correcting
-import iga_core.spectrum
+import iga_core.adjustment
+from iga_array.pieces import Sums, total
 from iga_core import (
     SGD,
     Adam,
@@ -14,7 +15,6 @@ from iga_core import (
     Muon,
     Network,
     adjust,
-    leading_eigenpairs,
     representatives,
 )
 from tests.oracle import close, dense_transform, evaluate, jacobian, kernel
@@ -192,22 +192,75 @@ def test_refresh_keeps_the_transform():
     assert transforms[6] is not transforms[5]
 
 
-def test_tracked_pairs_follow_a_training_run():
+def on_an_accelerator(monkeypatch):
+    """Take the way of arrays that cannot be read without waiting."""
+    monkeypatch.setattr(iga_core.adjustment, "on_host", lambda _: False)
+
+
+def test_tracked_pairs_follow_a_training_run(monkeypatch):
     network, adjustment = Network("siren", outputs=2, width=24, depth=2), Adjustment(end=4)
     grouping = Grouping.patches(SHAPE, 1)
     run = trainer(network, grouping=grouping, optimizer=Adam(1e-3), adjustment=adjustment)
-    vectors, errors = None, []
+    state, errors = None, []
     for step in range(40):
         run.step()
         kernel_now = iga_array.empirical_ntk(run.model, COORDS)
-        count = adjustment.end + 1
-        vectors = leading_eigenpairs(kernel_now, count + 10, vectors)[1]
-        values, pairs = leading_eigenpairs(kernel_now, count, vectors)
         exact, _ = adjust(kernel_now, adjustment)
-        tracked = iga_core.spectral_transform(values, pairs, adjustment)
+        with monkeypatch.context() as accelerator:
+            on_an_accelerator(accelerator)
+            tracked, state = adjust(kernel_now, adjustment, state)
+        assert state.vectors.shape == (63, 15)
         g = np.random.default_rng(step).normal(size=(63, 2))
         errors.append(np.linalg.norm(tracked(g) - exact(g)) / np.linalg.norm(exact(g)))
-    assert max(errors) < 0.05
+    assert errors[0] < 1e-12
+    assert 1e-9 < max(errors) < 5e-3
+
+
+def test_a_tracked_run_resumes_to_the_bit(monkeypatch):
+    on_an_accelerator(monkeypatch)
+    settings = {"adjustment": Adjustment(end=4), "optimizer": Adam(1e-2), "steps": 8}
+    unbroken, first, second = (trainer(network_of("siren"), **settings) for _ in range(3))
+    losses = [float(unbroken.step()) for _ in range(8)]
+    for _ in range(3):
+        first.step()
+    assert "adjustment.tracked" in first.state_dict()
+    second.load_state_dict(first.state_dict())
+    assert [float(second.step()) for _ in range(5)] == losses[3:]
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("place", ["evaluate", "coords_at", "means_at"])
+@pytest.mark.parametrize("adjustment", [ADJUSTMENTS[3], Adjustment(end=4, refresh=2)], ids=str)
+def test_a_step_that_fails_changes_nothing(held, place, adjustment, monkeypatch):
+    if not held:
+        monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", 0)
+    settings = {"adjustment": adjustment, "columns": 1, "workers": 2, "steps": 6}
+    unbroken, run = (trainer(network_of("siren"), **settings) for _ in range(2))
+    losses = [float(unbroken.step()) for _ in range(6)]
+    got = [float(run.step()) for _ in range(2)]
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise Interrupted
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run._pieces, place, fail)
+        try:
+            got.append(float(run.step()))
+        except Interrupted:
+            assert calls
+    got += [float(run.step()) for _ in range(6 - len(got))]
+    assert got == losses
+
+
+def test_gradients_of_arrays_that_cannot_be_changed_are_summed():
+    parts = [Sums(error=1, gradients=[1.0, 2.0]), Sums(error=2, gradients=[10.0, 20.0])]
+    assert total(parts).gradients == [11.0, 22.0]
 
 
 def test_train_calls_back_and_stops():
@@ -293,6 +346,51 @@ def test_bad_values_say_what_to_do(change, error, message):
     model = iga_array.MLP(network_of("relu"), dtype=np.float64)
     with pytest.raises(error, match=message):
         iga_array.train(model, arguments.pop("coords"), arguments.pop("targets"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"done": None}, "state: expected a number of steps as done, got None"),
+        ({"done": np.asarray(-5)}, "state: expected a number of steps as done"),
+        ({"done": np.asarray(1001)}, "state: expected an adjusted run of at most 1000 steps"),
+        ({"adjustment.step": None}, "as adjustment.step, got None"),
+        ({"adjustment.vectors": None}, "as adjustment.vectors, got nothing"),
+        ({"adjustment.unsampled": None}, "as adjustment.unsampled, got nothing"),
+        ({"adjustment.unsampled": np.zeros((1, 2))}, r"shape \(9, 2\) as adjustment.unsampled"),
+        ({"adjustment.positions": np.zeros((9, 1), np.int64)}, r"\(9, 2\) as adjustment.positions"),
+        ({"parameters.0": None}, "as parameters.0, got nothing"),
+    ],
+)
+def test_a_damaged_state_is_refused_whole(change, message, monkeypatch):
+    monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", 0)
+    donor, run = (trainer(network_of("siren"), adjustment=ADJUSTMENTS[3]) for _ in range(2))
+    donor.step()
+    before = flat(run.model.parameters)
+    state = {k: v for k, v in (donor.state_dict() | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        run.load_state_dict(state)
+    np.testing.assert_array_equal(flat(run.model.parameters), before)
+    assert run.done == 0
+    assert run.transform is None
+
+
+def test_plain_and_adjusted_states_do_not_mix():
+    plain = trainer(network_of("siren"))
+    adjusted = trainer(network_of("siren"), adjustment=ADJUSTMENTS[0])
+    for run, other in ((plain, adjusted), (adjusted, plain)):
+        with pytest.raises(ValueError, match="state: expected a"):
+            run.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("change", [
+    {"grouping": None}, {"adjustment": {"end": 2}}, {"optimizer": "adam"}, {"callback": 3},
+])  # fmt: skip
+def test_arguments_of_another_kind_are_named(change):
+    arguments = {"grouping": GROUPING, "steps": 2} | change
+    model = iga_array.MLP(network_of("relu"), dtype=np.float64)
+    with pytest.raises(TypeError, match=f"{next(iter(change))}: expected"):
+        iga_array.train(model, COORDS, TARGETS, **arguments)
 
 
 def test_a_state_of_another_run_is_refused():

@@ -130,6 +130,20 @@ def test_bad_values_say_what_to_do(make, error, message):
         make()
 
 
+def test_settings_are_plain_numbers():
+    import dataclasses
+    import json
+
+    adjustment = Adjustment(end=np.uint8(255), samples=np.int64(3))
+    assert adjustment.end + 1 == 256
+    assert json.loads(json.dumps(dataclasses.asdict(adjustment)))["samples"] == 3
+
+
+def test_a_large_finite_kernel_is_finite():
+    kernel = np.full((2, 2), 1.5e38, np.float32)
+    close(transform_of(kernel, 0, 1, "next").matrix(), np.eye(2), 1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -16,6 +16,8 @@ from iga_core.sampling import Largest, blind_positions
 HELD_BYTES = 2**27
 """The tapes of all pieces are held between the forward and the backward pass up to this size."""
 
+TRANSFORM_PARTS = ("eigenvalues", "vectors", "weights")
+
 Correction = Callable[[Array], Array]
 
 
@@ -105,7 +107,7 @@ class Corrector:
     def state_dict(self) -> dict[str, Array]:
         """Return the memory by name, for `Trainer.state_dict`."""
         state, transform = self.memory.state, self.memory.state.transform
-        parts = {} if transform is None else vars(transform)
+        parts = {} if transform is None else {k: getattr(transform, k) for k in TRANSFORM_PARTS}
         found = {
             "step": numpy.asarray(state.step),
             "tracked": state.vectors,
