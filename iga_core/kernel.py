@@ -208,7 +208,7 @@ Factor: TypeAlias = LayerFactors | Lookup | Rows
 
 
 def gram(factors: Sequence[Factor], right: Sequence[Factor] | None = None) -> Array:
-    """Return the Gram matrix ``J J'ᵀ`` of Jacobians given by their factors (paper, eq. 4).
+    """Return the Gram matrix ``J J'ᵀ`` of Jacobians given by their factors (Jacot et al. 2018).
 
     Parameters
     ----------

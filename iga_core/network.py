@@ -28,8 +28,8 @@ class Network:
     pre-activation, ``φ(z)`` is ``max(z, 0)`` for relu and pe (which sees the coordinates through
     a positional encoding), ``sin z`` for siren (s = 30; Sitzmann et al. 2020),
     ``sin((|z| / 30 + 1) z)`` for finer (s = 30; Liu et al. 2024), ``cos(z) exp(−(z / 2)²)`` for
-    gabor, the real Gabor wavelet with frequency s = 20 and decay 10 (Saragadam et al. 2023), and
-    ``exp(−z²)`` for gauss (s = 10; Ramasinghe and Lucey 2022).
+    gabor, the real Gabor wavelet (Saragadam et al. 2023) with frequency s = 20 and decay 10, and
+    ``exp(−z²)`` for gauss (Ramasinghe and Lucey 2022; s = 10). The numbers of these two are ours.
 
     Parameters
     ----------

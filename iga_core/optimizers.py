@@ -210,7 +210,8 @@ def orthogonalise(matrix: Array) -> Array:
     Returns
     -------
     array, shape (r, c)
-        The singular vectors of `matrix` with singular values of about 0.7 to 1.2.
+        The singular vectors of `matrix`, with singular values near 1 unless they were tiny beside
+        the largest.
 
     Notes
     -----

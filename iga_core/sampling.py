@@ -32,7 +32,7 @@ def representatives(
     centre: int | None = None,
     seed: int | Sequence[int] | None = None,
 ) -> Array:
-    """Choose the points whose tangents stand for their groups (paper, section 3.3).
+    """Choose the points whose tangents stand for their groups (Shi et al. 2025).
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class Largest:
         """Consider the columns that another has considered, all higher than those here."""
         if later._best is not None:
             self._choose()
-            self._keep([] if self._best is None else [self._best], later._best)
+            self._keep(later._best)
         for cotangent, first in later._waiting:
             self.look(cotangent, first)
         return self
@@ -167,11 +167,12 @@ class Largest:
         ]
         self._waiting = []
         positions = xp.broadcast_to(xp.concat(columns), scores.shape)
-        self._keep([] if self._best is None else [self._best], (scores, positions))
+        self._keep((scores, positions))
 
-    def _keep(self, earlier: list[tuple[Array, Array]], later: tuple[Array, Array]) -> None:
-        """Keep the best of what stands in order of position."""
+    def _keep(self, later: tuple[Array, Array]) -> None:
+        """Keep the best of what was kept and of candidates at higher positions."""
         xp = array_namespace(later[0])
+        earlier = [] if self._best is None else [self._best]
         scores, positions = (
             xp.concat(parts, axis=1) for parts in zip(*earlier, later, strict=True)
         )

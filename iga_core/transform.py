@@ -116,7 +116,7 @@ class SpectralTransform:
 def spectral_transform(
     values: Array, vectors: Array, adjustment: "Adjustment"
 ) -> SpectralTransform:
-    """Make S from leading eigenpairs of the kernel (paper, eq. 8; Adam: section 3.3).
+    """Make S from leading eigenpairs of the kernel (Shi et al. 2025).
 
     Parameters
     ----------

@@ -258,6 +258,25 @@ def test_a_step_that_fails_changes_nothing(held, place, adjustment, monkeypatch)
     assert got == losses
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_an_update_that_fails_changes_nothing(held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", 0)
+    settings = {"adjustment": Adjustment(end=4, refresh=2), "columns": 1, "steps": 6}
+    unbroken, run = (trainer(network_of("siren"), **settings) for _ in range(2))
+    losses = [float(unbroken.step()) for _ in range(6)]
+    got = [float(run.step()) for _ in range(3)]
+
+    def fail(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SGD, "update", fail)
+        with pytest.raises(Interrupted):
+            run.step()
+    assert got + [float(run.step()) for _ in range(3)] == losses
+
+
 def test_gradients_of_arrays_that_cannot_be_changed_are_summed():
     parts = [Sums(error=1, gradients=[1.0, 2.0]), Sums(error=2, gradients=[10.0, 20.0])]
     assert total(parts).gradients == [11.0, 22.0]

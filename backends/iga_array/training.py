@@ -184,6 +184,13 @@ class Trainer:
             sums = self._gradients(passes)
             self.loss = sums.error / math.prod(self._pieces.targets.shape)
             require_still_finite("the loss", self.loss)
+            parameters, moments = self.optimizer.update(
+                self.model.parameters,
+                passes.unfolded(sums.gradients or []),
+                self._moments,
+                self.done,
+                self.steps,
+            )
         except BaseException as error:
             if self._corrector is not None and memory is not None:
                 self._corrector.memory = memory
@@ -195,13 +202,7 @@ class Trainer:
                 "the last finite loss: lower the learning rate"
             ) from None
         self._finite = self.model.parameters
-        self.model.parameters, self._moments = self.optimizer.update(
-            self.model.parameters,
-            passes.unfolded(sums.gradients or []),
-            self._moments,
-            self.done,
-            self.steps,
-        )
+        self.model.parameters, self._moments = parameters, moments
         self.done += 1
         return self.loss
 
