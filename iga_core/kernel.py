@@ -1,15 +1,28 @@
 """The empirical neural tangent kernel from factors of the Jacobian, which is never formed."""
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import Array, common_namespace, require_array, require_nonempty, require_shape
+from iga_core._arrays import (
+    Array,
+    common_namespace,
+    on_host,
+    require_array,
+    require_nonempty,
+    require_shape,
+)
 
 BLOCK_BYTES = 32 * 2**20
 """No temporary array of `gram` exceeds this, unless ``n * n'`` or ``n * d_out`` numbers do."""
+
+HOST_ROWS = 256
+"""A symmetric matrix is computed so many rows at a time on a CPU: half of it, in its cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +73,18 @@ class LayerFactors:
     def _signature(self) -> tuple[object, ...]:
         return self.inputs.shape[-1], self.cotangents.shape[-1], self.weight, self.bias
 
+    def _of(self, rows: slice) -> "LayerFactors":
+        inputs, cotangents = self.inputs[rows, ...], self.cotangents[rows, ...]
+        return LayerFactors(inputs, cotangents, self.weight, self.bias)
+
     def _gram(self, right: "LayerFactors | None") -> Array:
-        n, u, d_in = _with_uses(self.inputs).shape
-        n_right, u_right, d_out = _with_uses((right or self).cotangents).shape
+        other = right or self
+        n, u, d_in = self.inputs.shape[0], _uses(self), self.inputs.shape[-1]
+        n_right, u_right, d_out = other.inputs.shape[0], _uses(other), other.cotangents.shape[-1]
         pairs = n * n_right * u * u_right * (d_in + d_out)
         rows = (n * n_right + n * u + n_right * u_right) * d_in * d_out
         if self.weight and rows < pairs:
-            return self._gram_of_rows(right or self)
+            return self._gram_of_rows(other)
         return self._gram_of_pairs(right)
 
     def _gram_of_pairs(self, right: "LayerFactors | None") -> Array:
@@ -86,7 +104,7 @@ class LayerFactors:
                 product *= weights
             return product
 
-        return _sum_over_uses(share, self.cotangents, None if right is None else other.cotangents)
+        return _sum_over_uses(share, self, right)
 
     def _gram_of_rows(self, right: "LayerFactors") -> Array:
         """Contract the rows ``Σ_s A_s ⊗ B_s``, a block of the inputs' columns at a time."""
@@ -156,6 +174,9 @@ class Lookup:
     def _signature(self) -> tuple[object, ...]:
         return (self.cotangents.shape[-1],)
 
+    def _of(self, rows: slice) -> "Lookup":
+        return Lookup(self.indices[rows, ...], self.cotangents[rows, ...])
+
     def _gram(self, right: "Lookup | None") -> Array:
         """Sum ``[i_s = j_t] ∘ (B_s B_tᵀ)`` over the uses s and t."""
         other = right or self
@@ -167,7 +188,7 @@ class Lookup:
             same = i[rows, None] == i_right[None, columns]
             return (b[rows, :] @ b_right[columns, :].T) * xp.astype(same, b.dtype)
 
-        return _sum_over_uses(share, self.cotangents, None if right is None else other.cotangents)
+        return _sum_over_uses(share, self, right)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +220,9 @@ class Rows:
 
     def _signature(self) -> tuple[object, ...]:
         return (self.jacobian.shape[-1],)
+
+    def _of(self, rows: slice) -> "Rows":
+        return Rows(self.jacobian[rows, ...])
 
     def _gram(self, right: "Rows | None") -> Array:
         return self.jacobian @ (right or self).jacobian.T
@@ -235,24 +259,54 @@ def gram(factors: Sequence[Factor], right: Sequence[Factor] | None = None) -> Ar
     factors = _listed("factors", factors)
     _require_side("factors", factors)
     if right is None:
-        shares = [factor._gram(None) for factor in factors]
-    else:
-        right = _listed("right", right)
-        _require_side("right", right)
-        common_namespace(factors=factors[0].cotangents, right=right[0].cotangents)
-        signatures = [
-            [(type(f).__name__, *f._signature()) for f in side] for side in (factors, right)
-        ]
-        if signatures[0] != signatures[1]:
-            raise ValueError(
-                f"right: expected factors of the same parameters {signatures[0]}, "
-                f"got {signatures[1]}; list both sides in one order"
-            )
-        shares = [factor._gram(other) for factor, other in zip(factors, right, strict=True)]  # type: ignore[arg-type]
-    total = shares[0]
-    for share in shares[1:]:
-        total += share
-    return total
+        return _symmetric(factors)
+    right = _listed("right", right)
+    _require_side("right", right)
+    common_namespace(factors=factors[0].cotangents, right=right[0].cotangents)
+    signatures = [[(type(f).__name__, *f._signature()) for f in side] for side in (factors, right)]
+    if signatures[0] != signatures[1]:
+        raise ValueError(
+            f"right: expected factors of the same parameters {signatures[0]}, "
+            f"got {signatures[1]}; list both sides in one order"
+        )
+    return _rectangular(factors, right)
+
+
+def _rectangular(left: list[Factor], right: list[Factor]) -> Array:
+    return _total(factor._gram(other) for factor, other in zip(left, right, strict=True))  # type: ignore[arg-type]
+
+
+def _symmetric(factors: list[Factor]) -> Array:
+    """Compute blocks of rows up to the end of the diagonal, and mirror what is below it."""
+    spans = _spans(factors)
+    if len(spans) == 1:
+        return _total(factor._gram(None) for factor in factors)
+    blocks = [
+        _rectangular(*([f._of(part) for f in factors] for part in (rows, slice(0, rows.stop))))
+        for rows in spans
+    ]
+    xp = array_namespace(blocks[0])
+    lines = [
+        xp.concat([block, *(later[:, rows].T for later in blocks[k + 1 :])], axis=1)
+        for k, (rows, block) in enumerate(zip(spans, blocks, strict=True))
+    ]
+    return xp.concat(lines)
+
+
+def _spans(factors: list[Factor]) -> list[slice]:
+    """Cut the rows of a symmetric matrix into blocks of like size, on a CPU.
+
+    Pairs of different uses are halved already: with more uses the blocks are larger.
+    """
+    array = factors[0].cotangents
+    n = array.shape[0]
+    most = HOST_ROWS * max(map(_uses, factors)) if on_host(array) else n
+    count = math.ceil(n / most)
+    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
+
+
+def _total(shares: Iterable[Array]) -> Array:
+    return functools.reduce(operator.iadd, shares)
 
 
 def _listed(name: str, factors: Sequence[Factor]) -> list[Factor]:
@@ -286,14 +340,22 @@ def _require_uses(name: str, array: Array) -> None:
         require_shape(name, array, ("n", "u", "d"), "one row an output, with or without uses")
 
 
+def _uses(factor: Factor) -> int:
+    return 1 if factor.cotangents.ndim == 2 else int(factor.cotangents.shape[1])
+
+
 def _with_uses(array: Array) -> Array:
     return array if array.ndim == 3 else array[:, None, :]
 
 
 def _use_major(array: Array) -> Array:
     """(n, u, d) as (u n, d): all rows of one use stand together."""
+    if array.ndim == 2:
+        return array
+    if array.shape[1] == 1:
+        return array[:, 0, :]
     xp = array_namespace(array)
-    return xp.reshape(xp.permute_dims(_with_uses(array), (1, 0, 2)), (-1, array.shape[-1]))
+    return xp.reshape(xp.permute_dims(array, (1, 0, 2)), (-1, array.shape[-1]))
 
 
 def _itemsize(array: Array) -> int:
@@ -307,18 +369,21 @@ def _zeros(left: Array, right: Array) -> Array:
 
 
 def _sum_over_uses(
-    share: Callable[[slice, slice], Array], left: Array, right: Array | None
+    share: Callable[[slice, slice], Array], left: Factor, right: Factor | None
 ) -> Array:
     """Sum the ``(n, n')`` shares of all pairs of uses, as many at a time as memory allows.
 
     `share` takes rows and columns of the use-major matrices. Without `right` the sum is
     symmetric: each pair of different uses is computed once, and added with its transpose.
     """
-    xp = array_namespace(left)
-    n, uses = _with_uses(left).shape[:2]
-    n_right, uses_right = (n, uses) if right is None else _with_uses(right).shape[:2]
-    step = max(1, BLOCK_BYTES // (n * n_right * _itemsize(left)))
-    total = _zeros(left, left if right is None else right)
+    other = right or left
+    n, uses = left.cotangents.shape[0], _uses(left)
+    n_right, uses_right = other.cotangents.shape[0], _uses(other)
+    if uses == uses_right == 1:
+        return share(slice(0, n), slice(0, n_right))
+    xp = array_namespace(left.cotangents)
+    step = max(1, BLOCK_BYTES // (n * n_right * _itemsize(left.cotangents)))
+    total = _zeros(left.cotangents, other.cotangents)
     for s in range(uses):
         rows = slice(s * n, (s + 1) * n)
         if right is None:

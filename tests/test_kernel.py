@@ -78,6 +78,29 @@ def test_shares_of_all_parameters_are_summed():
     close(gram(factors), J @ J.T, 1e-13)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("uses", [None, 2])
+def test_half_of_a_symmetric_matrix_is_computed_in_blocks_of_rows(backend, rows, uses, monkeypatch):
+    monkeypatch.setattr(iga_core.kernel, "HOST_ROWS", rows)
+    generator = np.random.default_rng(3)
+    layer = random_factors(generator, 7, uses, 3, 4)
+    indices, values = (
+        generator.integers(0, 3, (7, uses or 1)),
+        generator.normal(size=(7, uses or 1, 2)),
+    )
+    more = generator.normal(size=(7, 5))
+    J = np.hstack([layer_jacobian(*layer, True, True), table_jacobian(indices, values, 3), more])
+    got = gram(
+        [
+            LayerFactors(*map(backend.array, layer)),
+            Lookup(backend.integers(indices), backend.array(values)),
+            Rows(backend.array(more)),
+        ]
+    )
+    backend.check(got)
+    close(backend.to_numpy(got), J @ J.T, 500 * backend.eps)
+
+
 @given(
     st.integers(0, 99), st.integers(1, 6), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)
 )
