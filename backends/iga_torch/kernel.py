@@ -1,0 +1,94 @@
+"""The empirical neural tangent kernel of any PyTorch network."""
+
+from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from iga_torch.samples import Samples
+from iga_torch.tangents import Tangents
+
+Outputs = Literal["sum", "trace", "full"]
+
+_KNOWN: "WeakKeyDictionary[nn.Module, Tangents]" = WeakKeyDictionary()
+
+
+def empirical_ntk(
+    network: nn.Module, x1: Tensor, x2: Tensor | None = None, outputs: Outputs = "sum"
+) -> Tensor:
+    """Return the empirical neural tangent kernel of a network (Jacot et al. 2018).
+
+    Parameters
+    ----------
+    network : nn.Module
+        Maps (n, ...) to (n, C), or to (n, s, C): then the tangents of the `s` points of a row are
+        averaged. Any module whose output for a sample depends on that sample alone.
+    x1 : Tensor, shape (n, ...)
+        Samples.
+    x2 : Tensor, shape (n', ...), optional
+        Those of the columns; by default the same, of which half is computed.
+    outputs : {"sum", "trace", "full"}
+        Kernel of ``Σ_c f_c / √C``; mean over outputs of their kernels; or all of them.
+
+    Returns
+    -------
+    Tensor, shape (n, n'), or (n, n', C, C) for "full"
+        In the network's dtype, on its device, detached. ``full[i, j, c, d]`` is the product of
+        the gradients of ``f_c(x_i)`` and ``f_d(x_j)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the samples are not on the network's device, the network returns something else, has no
+        trained parameter, or mixes samples.
+
+    Notes
+    -----
+    Linear layers and embeddings cost ``n n' u u' (d_in + d_out)`` for u uses in a sample, see
+    `iga_core.gram` (times C for the outputs' cotangents of "trace", C² for "full"); all other
+    parameters their explicit per-sample gradients, of which `iga_torch.explicit.ROW_BYTES` are
+    held at a time. Both are compared with autograd on two samples when a network is first seen
+    with samples of a shape. Dropout is left out.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network: expected a torch.nn.Module, got {type(network).__name__}; "
+            "put the function into a module, so that its parameters are known"
+        )
+    if outputs not in get_args(Outputs):
+        raise ValueError(
+            f"outputs: expected one of {', '.join(get_args(Outputs))}, got {outputs!r}; name one"
+        )
+    sides = [_samples("x1", network, x1)]
+    if x2 is not None:
+        sides.append(_samples("x2", network, x2))
+    tangents = _KNOWN.setdefault(network, Tangents())
+    kernel = tangents.kernel(network, *sides, outputs=outputs)
+    if outputs != "full":
+        return kernel
+    n, n_right = sides[0].count, sides[-1].count
+    return kernel.reshape(n, kernel.shape[0] // n, n_right, -1).movedim(1, 2)
+
+
+def _samples(name: str, network: nn.Module, x: Any) -> Samples:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(x).__name__}; use torch.as_tensor first"
+        )
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(
+            f"{name}: expected shape (n, ...) of two axes or more, got {tuple(x.shape)}; "
+            "pass one row a sample"
+        )
+    require_device(name, x, network)
+    return Samples({0: x.detach()}, frozenset({0}), axis=0, count=x.shape[0])
+
+
+def require_device(name: str, x: Tensor, network: nn.Module) -> None:
+    """Raise unless a tensor is where the network's parameters are."""
+    places = {parameter.device for parameter in network.parameters()}
+    if places and x.device not in places:
+        raise ValueError(
+            f"{name}: expected device {', '.join(map(str, places))} of the network, got "
+            f"{x.device}; move it with .to()"
+        )

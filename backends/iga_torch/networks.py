@@ -1,0 +1,178 @@
+"""The core's networks as ordinary PyTorch modules."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iga_core import Network
+from iga_core.network import FREQUENCY_SCALES, GABOR_DECAY
+
+
+def from_network(
+    network: Network,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | int | None = None,
+) -> "CoordinateNetwork":
+    """Make a module of a description, with the initial parameters of every backend.
+
+    Parameters
+    ----------
+    network : Network
+        The description.
+    seed : int
+        Of the initial parameters, the same for every backend.
+    dtype : torch.dtype, optional
+        float32 (the default) or float64.
+    device : torch.device, str or int, optional
+        Where the parameters live; the default is PyTorch's.
+
+    Returns
+    -------
+    CoordinateNetwork
+        (..., inputs) -> (..., outputs), of `nn.Linear` and activations. Its parameters are weight
+        (fan-out, fan-in) and bias (fan-out,) of each layer in turn, in the order of
+        ``network.initial(seed)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind, or the device is not to be had.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"network: expected a Network, got {type(network).__name__}; "
+            "pass iga_core.Network(kind), or use your own module as it is"
+        )
+    dtype = torch.float32 if dtype is None else dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"dtype: expected torch.float32 or torch.float64, got {dtype!r}; "
+            "for lower precision wrap the training step in torch.autocast"
+        )
+    initial = network.initial(seed)
+    place = None if device is None else _usable(device)
+    return CoordinateNetwork(
+        network, [torch.tensor(values, dtype=dtype, device=place) for values in initial]
+    )
+
+
+class CoordinateNetwork(nn.Module):
+    """A `Network` with parameters; made by `from_network`.
+
+    Parameters
+    ----------
+    network : Network
+        The description.
+    parameters : list of Tensor
+        Of the shapes ``network.shapes``, one dtype and one device; not copied.
+
+    Attributes
+    ----------
+    layers : nn.ModuleList of nn.Linear
+        Their names in `state_dict` are those in the model files of ``iga fit``.
+    """
+
+    def __init__(self, network: Network, parameters: list[Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.encoding = (
+            Encoding(network.frequencies, parameters[0]) if network.kind == "pe" else None
+        )
+        self.activation = ACTIVATIONS[network.kind]()
+        self.layers = nn.ModuleList()
+        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+            fan_out, fan_in = weight.shape
+            layer = nn.Linear(fan_in, fan_out, device="meta")  # draws no random numbers
+            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+            self.layers.append(layer)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Evaluate points (..., inputs) -> (..., outputs)."""
+        if coords.shape[-1] != self.network.inputs:
+            raise ValueError(
+                f"coords: expected shape (..., {self.network.inputs}), got {tuple(coords.shape)}; "
+                "pass one row a point"
+            )
+        values = coords if self.encoding is None else self.encoding(coords)
+        *hidden, last = self.layers
+        for layer in hidden:
+            values = self.activation(layer(values))
+        outputs: Tensor = last(values)
+        return outputs
+
+
+class Encoding(nn.Module):
+    """What `Network.encode` returns for pe, without a transfer from the host."""
+
+    powers: Tensor
+
+    def __init__(self, frequencies: int, like: Tensor) -> None:
+        super().__init__()
+        # Powers of two stay exact when the module is moved to another precision.
+        octaves = torch.arange(frequencies, dtype=like.dtype, device=like.device)
+        self.register_buffer("powers", torch.exp2(octaves)[:, None], persistent=False)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Append the sines and cosines of ``2^k π x``, octave by octave."""
+        angles = ((math.pi * coords)[..., None, :] * self.powers).flatten(-2)
+        return torch.cat([coords, torch.sin(angles), torch.cos(angles)], dim=-1)
+
+
+class Sine(nn.Module):
+    """``sin z``; here and below ``z = s x``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it element by element."""
+        return torch.sin(FREQUENCY_SCALES["siren"] * x)
+
+
+class Finer(nn.Module):
+    """``sin((|z| / 30 + 1) z)``, the factor held constant in the derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it element by element."""
+        period = x.detach().abs() + 1
+        return torch.sin(FREQUENCY_SCALES["finer"] * period * x)
+
+
+class Gabor(nn.Module):
+    """``cos(z) exp(−(z / 2)²)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it element by element."""
+        z = FREQUENCY_SCALES["gabor"] * x
+        return torch.cos(z) * torch.exp(-((GABOR_DECAY * z) ** 2))
+
+
+class Gauss(nn.Module):
+    """``exp(−z²)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it element by element."""
+        return torch.exp(-((FREQUENCY_SCALES["gauss"] * x) ** 2))
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "pe": nn.ReLU,
+    "siren": Sine,
+    "gabor": Gabor,
+    "finer": Finer,
+    "gauss": Gauss,
+}
+
+
+def _usable(device: Any) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"device: expected one that this PyTorch can use, got {device!r} ({reason}); "
+            "pass 'cpu', or install a build of PyTorch for your accelerator"
+        ) from None
+    return place

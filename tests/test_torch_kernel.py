@@ -1,0 +1,184 @@
+"""`iga_torch.empirical_ntk` against explicit Jacobians, one backward pass a sample and output."""
+
+import pytest
+import torch
+from oracle import close
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch_networks import NETWORKS, Unbatched, batch_norm, dense_kernel, jacobian, make, mlp
+
+import iga_torch
+from iga_torch import explicit
+from iga_torch.kernel import _KNOWN
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (6, 3, 2)], ids=["one point", "mean of three"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_kernel_of_any_network(name, shape):
+    if name == "batch norm in eval mode" and len(shape) == 3:
+        pytest.skip("BatchNorm1d reads the second axis as channels")
+    network = make(name)
+    x, x2 = torch.randn(*shape).double(), torch.randn(4, *shape[1:]).double()
+    left, right = jacobian(network, x), jacobian(network, x2)
+    for outputs in ("sum", "trace", "full"):
+        got = iga_torch.empirical_ntk(network, x, outputs=outputs)
+        close(got, dense_kernel(left, left, outputs), 1e-12)
+        got = iga_torch.empirical_ntk(network, x, x2, outputs=outputs)
+        close(got, dense_kernel(left, right, outputs), 1e-12)
+    assert not got.requires_grad
+    assert not _KNOWN[network]._explicit & NETWORKS[name][1]
+
+
+def test_nothing_is_left_behind():
+    network = make("weight norm")
+    x = torch.randn(5, 2).double()
+    before = {name: t.clone() for name, t in network.state_dict().items()}
+    versions = [b._version for b in network.buffers()]
+    first = iga_torch.empirical_ntk(network, x)
+    close(iga_torch.empirical_ntk(network, x), first, 1e-14)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert all(p.grad is None for p in network.parameters())
+    assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
+    assert len(versions) == len(list(network.buffers()))
+
+
+@pytest.mark.parametrize("room", [1, 3000, 2**30])
+@pytest.mark.parametrize("name", ["custom", "complex"])
+def test_rows_in_pieces(name, room, monkeypatch):
+    monkeypatch.setattr(explicit, "ROW_BYTES", room)
+    network = make(name)
+    x, x2 = torch.randn(7, 2).double(), torch.randn(5, 2).double()
+    left, right = jacobian(network, x), jacobian(network, x2)
+    for outputs in ("sum", "trace", "full"):
+        close(
+            iga_torch.empirical_ntk(network, x, outputs=outputs),
+            dense_kernel(left, left, outputs),
+            1e-12,
+        )
+        close(
+            iga_torch.empirical_ntk(network, x, x2, outputs=outputs),
+            dense_kernel(left, right, outputs),
+            1e-12,
+        )
+
+
+def test_what_cannot_be_batched_goes_one_by_one():
+    network = make("unbatched")
+    assert isinstance(network, Unbatched)
+    iga_torch.empirical_ntk(network, torch.randn(5, 2).double())
+    assert _KNOWN[network]._rows._one_by_one
+    network = make("custom")
+    iga_torch.empirical_ntk(network, torch.randn(5, 2).double())
+    assert not _KNOWN[network]._rows._one_by_one
+
+
+def test_a_layer_that_lies_about_its_rows_is_found_out():
+    """The same numbers in, but the rows of a layer are not the samples in their order."""
+
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            order = torch.arange(len(x) - 1, -1, -1)
+            return self.last(torch.tanh(self.first(x[order])[order]))
+
+    network = Shuffled().double()
+    x = torch.randn(6, 2).double()
+    J = jacobian(network, x)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+    assert _KNOWN[network]._explicit == {"first.weight", "first.bias"}
+
+
+def test_a_change_of_what_is_trained():
+    network = make("mlp")
+    x = torch.randn(5, 2).double()
+    iga_torch.empirical_ntk(network, x)
+    network[2].requires_grad_(False)
+    J = jacobian(network, x)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+
+
+def test_float32_and_compiled():
+    network = mlp().eval()
+    x = torch.randn(6, 2)
+    got = iga_torch.empirical_ntk(network, x)
+    assert got.dtype == torch.float32
+    J = jacobian(network.double(), x.double())
+    close(got, dense_kernel(J, J, "sum"), 1e-5)
+
+
+def test_samples_that_depend_on_each_other():
+    x = torch.randn(6, 2)
+    network = batch_norm().train()
+    with pytest.raises(ValueError, match="BatchNorm into eval mode"):
+        iga_torch.empirical_ntk(network, x)
+    state = {name: t.clone() for name, t in network.state_dict().items()}
+    with pytest.raises(ValueError, match="BatchNorm into eval mode"):
+        iga_torch.empirical_ntk(network, x)
+    assert all(torch.equal(t, state[name]) for name, t in network.state_dict().items())
+
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 3)
+
+        def forward(self, x):
+            found = self.inner(x)
+            return found - found.mean(dim=0)
+
+    with pytest.raises(ValueError, match="depend on that sample alone"):
+        iga_torch.empirical_ntk(Centred(), x)
+
+
+def test_checkpoints_of_the_reentrant_kind():
+    class Reentrant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = x.detach().requires_grad_()
+            return self.last(checkpoint(self.first, x, use_reentrant=True))
+
+    network, x = Reentrant().double(), torch.randn(5, 2).double()
+    J = jacobian(network, x)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+
+
+class Constant(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.weight, self.answer = nn.Parameter(torch.ones(2)), answer
+
+    def forward(self, x):
+        return self.answer(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "message"),
+    [
+        (mlp, torch.randn(4, 2), "network: expected a torch.nn.Module"),
+        (mlp(), [[1.0, 2.0]], "x1: expected a tensor"),
+        (mlp(), torch.randn(2), r"x1: expected shape \(n, ...\)"),
+        (mlp(), torch.randn(0, 2), r"x1: expected shape \(n, ...\)"),
+        (mlp(), torch.randn(4, 2, device="meta"), "x1: expected device cpu"),
+        (mlp().requires_grad_(False), torch.randn(4, 2), "network: expected a trainable parameter"),
+        (mlp().half(), torch.randn(4, 2).half(), "parameters of float32 or float64"),
+        (Constant(lambda x, w: (x * w, x)), torch.randn(4, 2), "return one tensor, got tuple"),
+        (Constant(lambda x, w: (x * w).half()), torch.randn(4, 2), "got torch.float16"),
+        (Constant(lambda x, w: (x * w).sum()), torch.randn(4, 2), r"output: expected shape \(4,"),
+        (Constant(lambda x, w: (x * w).sum(-1)), torch.randn(4, 2), r"output: expected shape \(4,"),
+        (Constant(lambda x, w: x + 0 * w.detach()), torch.randn(4, 2), "depend on a trained parameter"),
+    ],
+)  # fmt: skip
+def test_bad_input(network, x, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        iga_torch.empirical_ntk(network, x)
+
+
+def test_bad_outputs():
+    with pytest.raises(ValueError, match="outputs: expected one of sum, trace, full, got 'all'"):
+        iga_torch.empirical_ntk(mlp(), torch.randn(4, 2), outputs="all")

@@ -1,0 +1,316 @@
+import contextlib
+import math
+
+import numpy as np
+import pytest
+
+import iga_array
+from iga_core import SGD, Adam, Adjustment, Grouping, Muon
+from iga_core.optimizers import Optimizer
+from tests.oracle import close, evaluate, jacobian
+from tests.test_network import KINDS
+from tests.test_training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, flat, network_of
+
+torch = pytest.importorskip("torch")
+
+from iga_torch import training  # noqa: E402
+from iga_torch.networks import from_network  # noqa: E402
+from iga_torch.training import Trainer  # noqa: E402
+
+RANDOM = Adjustment(end=4, sampling="random", samples=3, reach="mean")
+
+
+def trainer(network, dtype=torch.float64, optimizer=None, **settings):
+    return Trainer(
+        from_network(network, dtype=dtype),
+        torch.tensor(COORDS, dtype=dtype),
+        torch.tensor(TARGETS, dtype=dtype),
+        **{"grouping": GROUPING, "optimizer": optimizer or SGD(1.0)} | settings,
+    )
+
+
+def arrays(run):
+    return [p.numpy().copy() for p in run.parameters]
+
+
+def stepped(run):
+    """The gradient that one step of SGD at rate 1 has followed."""
+    before = flat(arrays(run))
+    run.step()
+    return before - flat(arrays(run))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("columns", [None, 4])
+def test_the_plain_gradient(kind, columns):
+    network = network_of(kind)
+    run = trainer(network, columns=columns)
+    parameters = arrays(run)
+    g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
+    wanted = np.tensordot(g, jacobian(network, parameters, COORDS), axes=([0, 1], [0, 1]))
+    close(stepped(run), wanted, 1e-11)
+    error = np.mean((evaluate(network, parameters, COORDS) - TARGETS) ** 2)
+    assert run.loss.item() == pytest.approx(error, rel=1e-12)
+    assert not run.loss.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["siren", "pe", "finer"])
+@pytest.mark.parametrize("adjustment", ADJUSTMENTS, ids=str)
+def test_the_adjusted_gradient_in_one_piece(kind, adjustment):
+    network = network_of(kind)
+    run = trainer(network, adjustment=adjustment)
+    for step in range(2):
+        dense = Dense(network, arrays(run), adjustment)
+        close(stepped(run), dense.gradient(dense.positions(step)), 1e-8)
+
+
+@pytest.mark.parametrize("adjustment", [a for a in ADJUSTMENTS if a.reach == "points"], ids=str)
+@pytest.mark.parametrize("columns", [1, 4])
+def test_pieces_share_the_transform(adjustment, columns):
+    network = network_of("siren")
+    run = trainer(network, adjustment=adjustment, columns=columns)
+    for _ in range(3):
+        dense = Dense(network, arrays(run), adjustment)
+        got = stepped(run)
+        dense.transform = lambda _: run.transform.matrix().numpy()
+        close(got, dense.gradient(None), 1e-8)
+
+
+@pytest.mark.parametrize("sampling", ["centre", "largest"])
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_representatives_of_pieces_are_those_of_the_pass_before(sampling, columns):
+    adjustment, network = Adjustment(end=4, sampling=sampling), network_of("siren")
+    run = trainer(network, adjustment=adjustment, columns=columns, optimizer=SGD(1e-3))
+    run.step()  # the first pass does not know yet how many columns there are
+    before = Dense(network, arrays(run), adjustment)
+    run.step()
+    now = Dense(network, arrays(run), adjustment)
+    run.step()
+    close(run.transform.matrix(), now.transform(before.positions(0)), 1e-8)
+
+
+ADAM = Adam(5e-3, "cosine")
+
+
+@pytest.mark.parametrize("adjustment", [None, RANDOM], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [*((kind, ADAM) for kind in KINDS), ("pe", SGD(0.05, "step")), ("siren", Muon(1e-2, "cosine"))],
+)
+def test_twenty_steps_are_those_of_numpy(kind, adjustment, optimizer):
+    network = network_of(kind)
+    settings = {"grouping": GROUPING, "adjustment": adjustment, "steps": 20}
+    reference = iga_array.Trainer(
+        iga_array.MLP(network, dtype=np.float64), COORDS, TARGETS, optimizer=optimizer, **settings
+    )
+    run = trainer(network, optimizer=optimizer, **settings)
+    for _ in range(20):
+        assert run.step().item() == pytest.approx(float(reference.step()), rel=1e-7)
+    for got, wanted in zip(run.parameters, reference.parameters, strict=True):
+        close(got, wanted, 1e-6)
+    close(run.predict(), reference.predict(), 1e-6)
+
+
+def test_float32_follows_float64():
+    runs = [trainer(network_of("siren"), dtype, SGD(1e-2), adjustment=RANDOM, steps=5)
+            for dtype in (torch.float32, torch.float64)]  # fmt: skip
+    for _ in range(5):
+        losses = [run.step() for run in runs]
+    assert losses[0].dtype == runs[0].transform.vectors.dtype == torch.float32
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "adjustment"),
+    [
+        *((ADAM, a) for a in (None, *ADJUSTMENTS, Adjustment(end=4, refresh=3))),
+        (SGD(0.1), ADJUSTMENTS[0]),
+        (Muon(1e-2, "step"), RANDOM),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("columns", [2, None])
+def test_a_resumed_run_is_the_unbroken_one(optimizer, adjustment, columns):
+    settings = {"adjustment": adjustment, "steps": 9, "columns": columns}
+    unbroken, first, second = (
+        trainer(network_of("siren"), torch.float32, optimizer, **settings) for _ in range(3)
+    )
+    losses = [unbroken.step().item() for _ in range(9)]
+    second.step()
+    for before in (0, 4):
+        for _ in range(before):
+            first.step()
+        second.load_state_dict({k: v.numpy().copy() for k, v in first.state_dict().items()})
+        assert [second.step().item() for _ in range(9 - before)] == losses[before:]
+    np.testing.assert_array_equal(flat(arrays(second)), flat(arrays(unbroken)))
+
+
+@pytest.mark.parametrize("adjustment", [None, ADJUSTMENTS[0], RANDOM], ids=str)
+@pytest.mark.parametrize("columns", [2, None])
+def test_divergence_keeps_the_last_finite_network(adjustment, columns):
+    settings = {"adjustment": adjustment, "steps": 50, "columns": columns}
+    run = trainer(network_of("relu"), optimizer=SGD(1e12), **settings)
+    seen = [flat(arrays(run))]
+
+    def diverge():
+        for _ in range(50):
+            run.step()
+            seen.append(flat(arrays(run)))
+
+    with pytest.raises(FloatingPointError, match=r"non-finite at step .* lower the learning rate"):
+        diverge()
+    np.testing.assert_array_equal(flat(arrays(run)), seen[-2])
+    run.restore()
+    np.testing.assert_array_equal(flat(arrays(run)), seen[-2])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_where_the_loss_is_read_later_it_is_restored_later(resumed, monkeypatch):
+    monkeypatch.setattr(Trainer, "_require_still_finite", lambda *_: None)
+    run = trainer(network_of("siren"), optimizer=SGD(1e-2))
+    run.step()
+    evaluated = flat(arrays(run))
+    run.step()
+    if resumed:
+        fresh = trainer(network_of("siren"), optimizer=SGD(1e-2))
+        fresh.load_state_dict(run.state_dict())
+        run = fresh
+    with torch.no_grad():
+        next(run.network.parameters()).fill_(math.inf)
+    assert math.isnan(run.step())
+    run.restore()
+    np.testing.assert_array_equal(flat(arrays(run)), evaluated)
+
+
+def test_numpy_restores_later_too(monkeypatch):
+    monkeypatch.setattr("iga_array.training.require_still_finite", lambda *_: None)
+    model = iga_array.MLP(network_of("siren"), dtype=np.float64)
+    run = iga_array.Trainer(model, COORDS, TARGETS, grouping=GROUPING, optimizer=SGD(1e-2))
+    run.step()
+    evaluated = flat(run.parameters)
+    run.step()
+    model.parameters = [np.full_like(p, np.nan) for p in model.parameters]
+    assert math.isnan(run.step())
+    run.restore()
+    np.testing.assert_array_equal(flat(run.parameters), evaluated)
+
+
+@pytest.mark.parametrize("adjustment", [None, ADJUSTMENTS[0], RANDOM], ids=str)
+@pytest.mark.parametrize("columns", [None, 2])
+def test_a_step_reads_nothing_from_its_device(adjustment, columns, monkeypatch):
+    """Tensors on "meta" hold no data; the first pass's check and late flags do read."""
+    monkeypatch.setattr("iga_torch.tangents.Tangents._check", lambda *_: None)
+    monkeypatch.setattr("iga_torch.late.LateFlag.noted", lambda *_: False)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    network = from_network(network_of("pe"), device="meta")
+    coords, targets = (torch.empty(63, 2, device="meta") for _ in range(2))
+    settings = {"grouping": GROUPING, "adjustment": adjustment, "columns": columns}
+    run = Trainer(network, coords, targets, optimizer=Muon(1e-2), **settings)
+    for _ in range(3):
+        assert run.step().device.type == "meta"
+
+
+def test_data_that_fit_are_one_piece(monkeypatch):
+    network = network_of("siren")
+    # Inputs of the layers, and the scaled pre-activations whose cosine is taken.
+    point_bytes = 8 * (2 + 2 * 4 + 2 * 4)
+    monkeypatch.setattr(training, "HOST_BYTES", 63 * point_bytes)
+    assert [tuple(p.coords.shape) for p in trainer(network)._pieces] == [(63, 2)]
+    monkeypatch.setattr(training, "HOST_BYTES", 63 * point_bytes - 1)
+    shapes = [tuple(p.coords.shape) for p in trainer(network)._pieces]
+    assert shapes == [(9, 3, 2), (9, 3, 2), (9, 2)]
+    monkeypatch.setattr(training, "HOST_BYTES", 1)
+    assert len(trainer(network)._pieces) == 6 + 1
+    assert len(trainer(network, adjustment=RANDOM)._pieces) == 2 + 1
+
+
+def test_a_network_of_one_s_own():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2, 6), torch.nn.LayerNorm(6), torch.nn.Tanh(), torch.nn.Linear(6, 2)
+    ).double()
+    network[0].bias.requires_grad_(False)
+    run = Trainer(
+        network, torch.tensor(COORDS), torch.tensor(TARGETS), grouping=GROUPING,
+        adjustment=RANDOM, steps=30,
+    )  # fmt: skip
+    losses = [run.step().item() for _ in range(30)]
+    assert losses[-1] < losses[0]
+    assert len(run.parameters) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"coords": COORDS[:-1]}, ValueError, r"coords: expected shape \(63, inputs\), got"),
+        ({"targets": TARGETS[:-1]}, ValueError, r"targets: expected shape \(63, outputs\)"),
+        (
+            {"targets": TARGETS[:, :1]},
+            ValueError,
+            r"network's outputs, of shape \(63, 2\) .* got \(63, 1\)",
+        ),
+        ({"coords": COORDS.astype(int)}, TypeError, "coords: expected float32 or float64"),
+        ({"coords": COORDS.astype(np.float32)}, TypeError, "expected one dtype"),
+        ({"targets": TARGETS + np.nan}, ValueError, "targets: expected finite values"),
+        ({"grouping": Grouping.blocks(60, 6)}, ValueError, "coords: expected shape"),
+        ({"grouping": None}, TypeError, "grouping: expected Grouping, got NoneType"),
+        ({"adjustment": 3}, TypeError, "adjustment: expected Adjustment or None, got int"),
+        ({"adjustment": Adjustment(end=9)}, ValueError, "end: expected less than the 9 groups"),
+        (
+            {"adjustment": Adjustment(end=2, samples=7)},
+            ValueError,
+            "samples: expected at most the 6",
+        ),
+        ({"optimizer": "adam"}, TypeError, "optimizer: expected SGD, Adam or Muon"),
+        ({"optimizer": Optimizer(0.1)}, TypeError, "optimizer: expected SGD, Adam or Muon"),
+        ({"steps": 0}, ValueError, "steps: expected at least 1"),
+        ({"columns": 0}, ValueError, "columns: expected at least 1"),
+        ({"network": 3}, TypeError, "network: expected Module, got int"),
+    ],
+)
+def test_bad_values_say_what_to_do(change, error, message):
+    network = from_network(network_of("relu"), dtype=torch.float64)
+    given = {
+        "network": network,
+        "coords": COORDS,
+        "targets": TARGETS,
+        "grouping": GROUPING,
+    } | change
+    given |= {name: torch.tensor(given[name]) for name in ("coords", "targets")}
+    with pytest.raises(error, match=message):
+        Trainer(given.pop("network"), given.pop("coords"), given.pop("targets"), **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"done": None}, "torch.int64 of shape .* as done, got nothing"),
+        ({"done": np.asarray(-5)}, "state: expected an adjusted run of at most 1000 steps"),
+        ({"done": np.asarray(1001)}, "state: expected an adjusted run of at most 1000 steps"),
+        ({"adjustment.step": None}, "as step, got None"),
+        ({"adjustment.vectors": None}, "eigenvalues, vectors, weights"),
+        ({"finite.0": None}, r"as finite\.0, got nothing"),
+        ({"network.layers.0.weight": None}, r"shape \(4, 2\) as network.layers.0.weight, got noth"),
+        ({"network.layers.0.weight": np.zeros((4, 2), np.float32)}, "torch.float64 of shape"),
+        ({"optimizer.1.exp_avg": np.zeros(5)}, r"shape \(4,\) as optimizer.1.exp_avg, got .*5"),
+    ],
+)
+def test_a_damaged_state_is_refused_whole(change, message):
+    settings = {"adjustment": RANDOM, "optimizer": Adam(1e-3)}
+    donor, run = (trainer(network_of("siren"), **settings) for _ in range(2))
+    donor.step()
+    before = flat(arrays(run))
+    state = {k: v for k, v in (donor.state_dict() | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        run.load_state_dict(state)
+    np.testing.assert_array_equal(flat(arrays(run)), before)
+    assert run.done == 0
+    assert run.transform is None
+
+
+def test_plain_and_adjusted_states_do_not_mix():
+    plain, adjusted = trainer(network_of("siren")), trainer(network_of("siren"), adjustment=RANDOM)
+    for run, other in ((plain, adjusted), (adjusted, plain)):
+        with pytest.raises(ValueError, match="state: expected a"):
+            run.load_state_dict(other.state_dict())

@@ -1,0 +1,296 @@
+"""Networks of every kind that trains parameters in its own way, and the explicit Jacobian."""
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
+
+
+class Residual(nn.Module):
+    """One layer used twice, with an activation in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.shared, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        h = torch.sin(self.first(x))
+        h = h + torch.sin(self.shared(h))
+        return self.last(self.relu(self.shared(h)))
+
+
+class Ray(nn.Module):
+    """A sequence of points along a ray for each sample, weighed by one of the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4))
+        self.register_buffer("steps", torch.linspace(0, 1, 4)[:, None])
+
+    def forward(self, x):
+        along = x[..., None, :] * (1 + self.steps)
+        found = self.inner(along)
+        return (torch.sigmoid(found[..., :1]) * found[..., 1:]).sum(dim=-2)
+
+
+class Grid(nn.Module):
+    """Two tables of features, one embedding (with padding) and one indexed parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4, padding_idx=0)
+        self.table = nn.Parameter(torch.randn(7, 4))
+        self.decoder = nn.Linear(4, 3)
+
+    def forward(self, x):
+        cell = (x.abs() * 50).long()
+        near = self.embedding(cell[..., 0] % 9) * x[..., :1] + self.embedding(cell[..., 1] % 9)
+        return self.decoder(torch.tanh(near + self.table[cell.sum(-1) % 7 - 7]))
+
+
+class Convolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.convolution, self.last = nn.Linear(2, 16), nn.Conv2d(1, 2, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        image = torch.sin(self.up(x)).reshape(-1, 1, 4, 4)
+        return self.last(torch.tanh(self.convolution(image)).reshape(*x.shape[:-1], 8))
+
+
+class Tied(nn.Module):
+    """A weight shared by an embedding and a layer, and a bias by two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.first, self.last = (
+            nn.Embedding(4, 4),
+            nn.Linear(4, 4),
+            nn.Linear(4, 4),
+        )
+        self.first.weight = self.embedding.weight
+        self.last.bias = self.first.bias
+
+    def forward(self, x):
+        h = self.embedding((x[..., 0].abs() * 50).long() % 4) * x[..., 1:]
+        return self.last(torch.tanh(self.first(h)))
+
+
+class Lora(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(2, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.layer.requires_grad_(False)
+        self.down, self.up = nn.Parameter(torch.randn(2, 5)), nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, x):
+        weight = self.layer.weight + self.up @ self.down
+        h = nn.functional.linear(torch.tanh(self.first(x)), weight, self.layer.bias)
+        return self.last(torch.tanh(h))
+
+
+class Custom(nn.Module):
+    """A layer by hand, learnable frequencies, LayerNorm, and a parameter that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(6))
+        self.frequency = nn.Parameter(torch.tensor(3.0))
+        self.norm, self.last = nn.LayerNorm(6), nn.Linear(6, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.last(self.norm(torch.sin(self.frequency * (x @ self.weight + self.bias))))
+
+
+class Transposed(nn.Module):
+    """Samples are not the leading axis of what the layer sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        pair = torch.stack([x, x.square()])
+        return self.last(torch.tanh(self.first(pair)).sum(dim=0))
+
+
+class Hyper(nn.Module):
+    """A trained code, the same for all samples, makes the weight of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.make, self.last = (
+            nn.Parameter(torch.randn(1, 3)),
+            nn.Linear(3, 8),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x):
+        weight = self.make(self.code).reshape(4, 2)
+        return self.last(torch.tanh(x @ weight.T))
+
+
+class Complex(nn.Module):
+    """As in WIRE: complex weights, real outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 4)
+        self.last = nn.Linear(4, 3, dtype=torch.complex128)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.last(torch.exp(1j * 2 * h - h.square())).real
+
+
+class Square(torch.autograd.Function):
+    """Without a rule for batching."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * ctx.saved_tensors[0] * g
+
+
+class Unbatched(nn.Module):
+    """Control flow that depends on data, and a function that cannot be batched."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(2, 4), nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        if not bool(torch.isfinite(x).all()):
+            raise AssertionError
+        return self.last(Square.apply(self.norm(self.first(x))))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.LayerNorm(5))
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(checkpoint(self.first, x, use_reentrant=False))
+
+
+class Attention(nn.Module):
+    """Over the sequence of one sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 4), nn.Linear(4, 3)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        flat = x.reshape(-1, 2)
+        h = torch.tanh(self.first(torch.stack([flat, flat.square(), 1 - flat], dim=1)))
+        found = self.attention(h, h, h, need_weights=False)[0]
+        return self.last(found.sum(dim=1)).reshape(*x.shape[:-1], 3)
+
+
+def mlp(outputs=3, width=6, inplace=False):
+    return nn.Sequential(
+        nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.ReLU(inplace=inplace),
+        nn.Dropout(0.5), nn.Linear(width, outputs),
+    )  # fmt: skip
+
+
+def weight_norm():
+    return nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(2, 6)), nn.Tanh(),
+        torch.nn.utils.spectral_norm(nn.Linear(6, 6)), nn.Tanh(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def partly_frozen():
+    network = mlp()
+    network[0].weight.requires_grad_(False)
+    network[2].bias.requires_grad_(False)
+    network[5].requires_grad_(False)
+    return network
+
+
+def batch_norm():
+    network = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    network[1].eval()
+    return network
+
+
+# What makes it, and the parameters that must not need explicit rows.
+NETWORKS = {
+    "mlp": (mlp, {"0.weight", "0.bias", "2.weight", "2.bias", "5.weight", "5.bias"}),
+    "in place": (lambda: mlp(inplace=True), {"0.weight", "2.weight", "5.weight"}),
+    "one output": (lambda: mlp(outputs=1), {"0.weight", "2.weight", "5.weight"}),
+    "residual": (Residual, {"first.weight", "shared.weight", "shared.bias", "last.weight"}),
+    "ray": (Ray, {"inner.0.weight", "inner.0.bias", "inner.2.weight"}),
+    "grid": (Grid, {"embedding.weight", "table", "decoder.weight"}),
+    "convolution": (Convolution, {"up.weight", "last.weight"}),
+    "weight norm": (weight_norm, {"4.weight", "4.bias", "0.bias"}),
+    "tied": (Tied, {"last.weight", "first.bias"}),
+    "lora": (Lora, {"first.weight", "last.weight"}),
+    "custom": (Custom, {"last.weight", "last.bias"}),
+    "transposed": (Transposed, {"last.weight", "last.bias"}),
+    "hyper": (Hyper, {"last.weight"}),
+    "complex": (Complex, set()),
+    "unbatched": (Unbatched, {"first.weight", "last.weight"}),
+    "checkpointed": (Checkpointed, {"first.0.weight", "last.weight"}),
+    "attention": (Attention, {"first.weight", "last.weight"}),
+    "partly frozen": (partly_frozen, {"0.bias", "2.weight"}),
+    "batch norm in eval mode": (batch_norm, {"0.weight", "3.weight"}),
+}
+
+
+def make(name, seed=0):
+    torch.manual_seed(seed)
+    return NETWORKS[name][0]().double()
+
+
+def jacobian(network, x):
+    """One backward pass a sample and output: (n, C, q), float64; outputs averaged over points."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    training = {module: module.training for module in network.modules()}
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.training = False
+    rows = []
+    for i in range(len(x)):
+        with torch.enable_grad():
+            found = network(x[i : i + 1])
+            found = found.reshape(-1, found.shape[-1]).mean(dim=0)
+        for name, buffer in network.named_buffers():
+            if not torch.equal(buffer, buffers[name]):
+                buffer.copy_(buffers[name])
+        heads = []
+        for output in found:
+            gradients = torch.autograd.grad(
+                output, parameters, retain_graph=True, allow_unused=True
+            )
+            flat = [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+            real = [torch.view_as_real(g) if g.is_complex() else g for g in flat]
+            heads.append(torch.cat([g.reshape(-1) for g in real]))
+        rows.append(torch.stack(heads))
+    for module, mode in training.items():
+        module.training = mode
+    return torch.stack(rows)
+
+
+def dense_kernel(left, right, outputs):
+    full = torch.einsum("icq,jdq->ijcd", left, right)
+    channels = full.shape[-1]
+    if outputs == "full":
+        return full
+    if outputs == "sum":
+        return full.sum(dim=(2, 3)) / channels
+    return full.diagonal(dim1=2, dim2=3).sum(dim=-1) / channels
