@@ -1,12 +1,13 @@
-"""The array namespaces that every test of arrays runs on."""
+"""The array namespaces that every test of arrays runs on, and `--require`."""
 
-import importlib.util
+import difflib
+import functools
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -40,39 +41,83 @@ class Backend:
         assert array.dtype == self.dtype
         if self.device is not None:
             assert array.device == self.device
-        assert type(array).__module__.partition(".")[0] == self.xp.__name__
+        assert type(array).__module__.partition(".")[0] == self.xp.__name__.rpartition(".")[2]
 
 
-def _cupy_reason() -> str | None:
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed"
-    import cupy
+NAMES = ("numpy", "array-api-strict", "torch", "torch-cuda", "cupy")
+REQUIRABLE = ("numpy", "array-api-strict", "torch", "cupy", "cuda")
 
+
+@functools.cache
+def missing(name: str) -> str:
+    """Why a backend cannot be used here; empty where it can."""
+    if name == "cuda":
+        reasons = [missing("torch-cuda"), missing("cupy")]
+        installed = [reason for reason in reasons if "not installed" not in reason]
+        return ", ".join(filter(None, installed or reasons))
+    library = name.removesuffix("-cuda").replace("-", "_")
     try:
-        return None if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"no CUDA device: {error}"
+        module = importlib.import_module(library)
+    except ImportError as error:
+        return f"{library} is not installed ({error})"
+    if name == "torch-cuda" and not module.cuda.is_available():
+        return f"torch {module.__version__} sees no CUDA device"
+    if name == "cupy":
+        try:
+            return "" if module.cuda.runtime.getDeviceCount() else "cupy sees no CUDA device"
+        except module.cuda.runtime.CUDARuntimeError as error:
+            return f"cupy sees no CUDA device ({error})"
+    return ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        default="",
+        metavar="NAMES",
+        help=f"fail unless these can be used, separated by commas: {', '.join(REQUIRABLE)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in filter(None, map(str.strip, config.getoption("--require").split(","))):
+        if name not in REQUIRABLE:
+            near = difflib.get_close_matches(name, REQUIRABLE, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "name one of them"
+            raise pytest.UsageError(
+                f"--require: expected one of {', '.join(REQUIRABLE)}, got {name!r}; {hint}"
+            )
+        if reason := missing(name):
+            raise pytest.UsageError(f"--require: expected {name}, but {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors on several threads only wait for each other."""
+    if not missing("torch"):
+        importlib.import_module("torch").set_num_threads(1)
 
 
 def _strict_to_numpy(array: Any) -> np.ndarray:
+    import array_api_strict
+
     return np.asarray(array.to_device(array_api_strict.Device("CPU_DEVICE")))
 
 
 def _make(name: str, dtype: str) -> Backend:
-    if name == "numpy":
-        return Backend(np, "cpu", getattr(np, dtype), np.asarray)
-    if name == "array-api-strict":
-        device = array_api_strict.Device("device1")
-        return Backend(array_api_strict, device, getattr(array_api_strict, dtype), _strict_to_numpy)
-    reason = _cupy_reason()
-    if reason:
+    if reason := missing(name):
         pytest.skip(reason)
-    import cupy
-
-    return Backend(cupy, cupy.cuda.Device(), getattr(cupy, dtype), cupy.asnumpy)
-
-
-NAMES = ("numpy", "array-api-strict", "cupy")
+    # CuPy's own functions do not take a device.
+    module = "array_api_compat.cupy" if name == "cupy" else name.removesuffix("-cuda")
+    xp = importlib.import_module(module.replace("-", "_"))
+    device, to_numpy = {
+        "numpy": lambda: ("cpu", np.asarray),
+        "array-api-strict": lambda: (xp.Device("device1"), _strict_to_numpy),
+        "torch": lambda: (xp.device("cpu"), np.asarray),
+        "torch-cuda": lambda: (xp.device("cuda:0"), lambda array: np.asarray(array.cpu())),
+        "cupy": lambda: (importlib.import_module("cupy").cuda.Device(), lambda array: array.get()),
+    }[name]()
+    return Backend(xp, device, getattr(xp, dtype), to_numpy)
 
 
 @pytest.fixture(params=[f"{n}-{d}" for n in NAMES for d in ("float64", "float32")])

@@ -1,0 +1,193 @@
+"""What `iga_core.testing` asks, and whom."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iga_core.adjustment import Adjustment
+from iga_core.grouping import Grouping
+from iga_core.network import Network
+from iga_core.optimizers import SGD, Adam, Muon
+
+Floats: TypeAlias = NDArray[Any]
+"""Of the backend's dtype as an answer, float64 as an argument."""
+Positions: TypeAlias = NDArray[np.int64]
+DType = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A network, the signal that it is fitted to, and the groups of the signal's points.
+
+    Parameters
+    ----------
+    network : Network
+        The description.
+    coords : ndarray of float64, shape (N, inputs)
+        Coordinates of the points in their own order; exact in float32, as are the targets.
+    targets : ndarray of float64, shape (N, outputs)
+        The signal there.
+    grouping : Grouping
+        Of the N points; some are in no group.
+    """
+
+    network: Network
+    coords: Floats
+    targets: Floats
+    grouping: Grouping
+
+
+class Backend(Protocol):
+    """What a backend has to answer.
+
+    All methods are pure and keep nothing from call to call. Arrays come as NumPy float64, whose
+    values a backend converts to its own precision, and are returned as NumPy arrays of `dtype`.
+    `parameters` are weight (fan-out, fan-in) and bias (fan-out,) of each layer in turn, of the
+    shapes ``network.shapes``; what they are to compute, `Network` says. The loss is the mean
+    squared error over all points and outputs.
+
+    Attributes
+    ----------
+    name : str
+        For the table, as are the others: "torch".
+    device : str
+        "cpu", "cuda:0".
+    dtype : {"float32", "float64"}
+        Of all arithmetic and of every answer.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+
+    def evaluate(self, network: Network, parameters: list[Floats], coords: Floats) -> Floats:
+        """Evaluate the network.
+
+        Parameters
+        ----------
+        network : Network
+            The description.
+        parameters : list of ndarray
+            Its parameters.
+        coords : ndarray, shape (N, inputs)
+            Points.
+
+        Returns
+        -------
+        ndarray, shape (N, outputs)
+        """
+        ...
+
+    def gradients(
+        self,
+        problem: Problem,
+        parameters: list[Floats],
+        adjustment: Adjustment | None = None,
+        positions: Positions | None = None,
+    ) -> tuple[Floats, list[Floats]]:
+        """Return the loss and its gradients, plain or adjusted.
+
+        Parameters
+        ----------
+        problem : Problem
+            The network and the signal.
+        parameters : list of ndarray
+            The network's.
+        adjustment : Adjustment, optional
+            With it, the cotangent of the grouped points is transformed before it is
+            back-propagated; points in no group keep theirs.
+        positions : ndarray of int64, shape (n, samples), optional
+            Given with an adjustment: the representatives, as positions in their groups, whatever
+            its `sampling`.
+
+        Returns
+        -------
+        loss : ndarray, shape ()
+            Of all points.
+        gradients : list of ndarray
+            Of the parameters' shapes.
+        """
+        ...
+
+    def kernel(
+        self,
+        network: Network,
+        parameters: list[Floats],
+        points: Floats,
+        outputs: Literal["sum", "trace"],
+    ) -> Floats:
+        """Return the empirical neural tangent kernel of groups.
+
+        Parameters
+        ----------
+        network : Network
+            The description.
+        parameters : list of ndarray
+            Its parameters.
+        points : ndarray, shape (n, samples, inputs)
+            Representatives, whose tangents are averaged over each group's samples.
+        outputs : {"sum", "trace"}
+            Of ``Σ_c f_c / √C``, or the mean of the outputs' kernels.
+
+        Returns
+        -------
+        ndarray, shape (n, n)
+        """
+        ...
+
+    def equalise(
+        self, kernel: Floats, adjustment: Adjustment, cotangent: Floats
+    ) -> tuple[Floats, Floats]:
+        """Apply the transform of a kernel, made by `eigh`.
+
+        Parameters
+        ----------
+        kernel : ndarray, shape (n, n)
+            Symmetric.
+        adjustment : Adjustment
+            `start`, `end`, `level` and `reach`.
+        cotangent : ndarray, shape (n, p, C)
+            What S is applied to, at every position or, with reach "mean", on the group's means.
+
+        Returns
+        -------
+        eigenvalues : ndarray, shape (end + 1,)
+            The leading ones, descending.
+        adjusted : ndarray, shape (n, p, C)
+        """
+        ...
+
+    def train(
+        self,
+        problem: Problem,
+        parameters: list[Floats],
+        optimizer: SGD | Adam | Muon,
+        adjustment: Adjustment,
+        positions: Positions,
+    ) -> list[Floats]:
+        """Take some full-batch steps, in one piece, with a fresh transform by `eigh` at each.
+
+        Parameters
+        ----------
+        problem : Problem
+            The network and the signal.
+        parameters : list of ndarray
+            The network's at the start.
+        optimizer : SGD, Adam or Muon of iga_core
+            To be followed at its constant `learning_rate`.
+        adjustment : Adjustment
+            See `gradients`.
+        positions : ndarray of int64, shape (steps, n, samples)
+            The representatives of each step.
+
+        Returns
+        -------
+        list of ndarray
+            The parameters after the last step.
+        """
+        ...

@@ -1,0 +1,337 @@
+"""The shared suite: every backend passes it, the dense formulas do, and wrong backends do not."""
+
+import functools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import iga_core.adjustment
+from iga_array.conformance import ArrayBackend
+from iga_core.testing import ILL_POSED, TOLERANCES, Case, cases
+from tests.conftest import missing
+from tests.dense import Dense
+from tests.test_imports import loaded_by
+from tests.test_network import KINDS
+
+PLACES = {
+    "numpy": "cpu",
+    "array-api-strict": "device1",
+    "torch": "cpu",
+    "torch-cuda": "cuda:0",
+    "cupy": "cuda:0",
+}
+PER_NETWORK = [
+    "forward", "gradient", "kernel/sum/1", "kernel/sum/4", "kernel/trace/1", "kernel/trace/4",
+    "transform/eigenvalues", "transform/points", "transform/mean", "adjusted/points",
+    "adjusted/mean", "steps/sgd", "steps/adam", "steps/muon",
+]  # fmt: skip
+
+
+@functools.cache
+def suite(kind):
+    return cases(ArrayBackend(), [kind])
+
+
+def on(name, dtype):
+    """Return the adapter, or skip."""
+    if reason := missing(name):
+        pytest.skip(reason)
+    if name.startswith("torch"):
+        from iga_torch.conformance import TorchBackend
+
+        return TorchBackend(PLACES[name], dtype)
+    return ArrayBackend(name, PLACES[name], dtype)
+
+
+def test_the_suite_is_what_was_asked_for():
+    found = [(case.network, case.name) for case in cases(ArrayBackend())]
+    assert found == [(kind, name) for kind in KINDS for name in PER_NETWORK]
+    adjusted = {"values": 1e-10, "adjusted": 1e-8, "trained": 1e-6}
+    assert TOLERANCES["float64"] == adjusted
+    assert TOLERANCES["float32"] == {"values": 1e-5, "adjusted": 1e-4, "trained": 1e-3}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", PLACES)
+def test_every_backend_agrees_with_the_reference(name, dtype, kind):
+    backend = on(name, dtype)
+    rows = [case.check(backend) for case in suite(kind)]
+    assert [row.case for row in rows] == PER_NETWORK
+    assert {(row.backend, row.device, row.dtype) for row in rows} == {
+        (name.removesuffix("-cuda"), PLACES[name], dtype)
+    }
+    assert [row for row in rows if row.status != "pass"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_agrees_with_the_dense_formulas(kind):
+    asked = [case for case in suite(kind) if kind == "relu" or "steps" not in case.name]
+    rows = [case.check(Dense()) for case in asked]
+    assert [row for row in rows if row.status != "pass"] == []
+    assert max(row.bound for row in rows) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_training_does_not_track_on_an_accelerator(name, monkeypatch):
+    asked = [case for case in suite("siren") if case.name.startswith("steps")]
+    assert [case.check(ArrayBackend()).status for case in asked] == ["pass"] * 3
+    monkeypatch.setattr(iga_core.adjustment, "on_host", lambda _: False)
+    backend = on(name, "float64")
+    assert [case.check(backend).status for case in asked] == ["pass"] * 3
+
+
+class Wrong(ArrayBackend):
+    """NumPy in float64, but for one mistake."""
+
+
+class Perturbed(Wrong):
+    def kernel(self, *arguments):
+        kernel = super().kernel(*arguments)
+        kernel[0, 0] *= 1 + 1e-3
+        return kernel
+
+
+class Shifted(Wrong):
+    def evaluate(self, *arguments):
+        return super().evaluate(*arguments) + 1e-8
+
+
+class Plain(Wrong):
+    def gradients(self, problem, parameters, *_):
+        return super().gradients(problem, parameters)
+
+
+class OwnPositions(Wrong):
+    def gradients(self, problem, parameters, adjustment=None, positions=None):
+        positions = None if positions is None else (positions + 1) % problem.grouping.points
+        return super().gradients(problem, parameters, adjustment, positions)
+
+
+class SamePositions(Wrong):
+    def train(self, problem, parameters, optimizer, adjustment, positions):
+        positions = np.broadcast_to(positions[0], positions.shape)
+        return super().train(problem, parameters, optimizer, adjustment, positions)
+
+
+class RestIsAdjusted(Wrong):
+    """Points in no group are taken for a group's."""
+
+    def gradients(self, problem, parameters, adjustment=None, positions=None):
+        loss, gradients = super().gradients(problem, parameters, adjustment, positions)
+        if adjustment is None:
+            return loss, gradients
+        rest = problem.grouping.rest
+        targets = problem.targets.copy()
+        targets[rest] = self.evaluate(problem.network, parameters, problem.coords)[rest]
+        quiet = replace(problem, targets=targets)
+        return loss, super().gradients(quiet, parameters, adjustment, positions)[1]
+
+
+class OtherReach(Wrong):
+    def equalise(self, kernel, adjustment, cotangent):
+        other = {"points": "mean", "mean": "points"}[adjustment.reach]
+        return super().equalise(kernel, replace(adjustment, reach=other), cotangent)
+
+
+class Ascending(Wrong):
+    def equalise(self, *arguments):
+        values, adjusted = super().equalise(*arguments)
+        return values[::-1], adjusted
+
+
+class OneStepLess(Wrong):
+    def train(self, problem, parameters, optimizer, adjustment, positions):
+        return super().train(problem, parameters, optimizer, adjustment, positions[:-1])
+
+
+class OtherRate(Wrong):
+    def train(self, problem, parameters, optimizer, *others):
+        rate = 1.001 * optimizer.learning_rate
+        return super().train(problem, parameters, replace(optimizer, learning_rate=rate), *others)
+
+
+class BiasesStay(Wrong):
+    def train(self, problem, parameters, *others):
+        trained = super().train(problem, parameters, *others)
+        return [new if new.ndim == 2 else old for new, old in zip(trained, parameters, strict=True)]
+
+
+class NotANumber(Wrong):
+    def kernel(self, *arguments):
+        return super().kernel(*arguments) * np.nan
+
+
+class WrongShape(Wrong):
+    def evaluate(self, *arguments):
+        return super().evaluate(*arguments).T
+
+
+class Promoting(Wrong):
+    def evaluate(self, *arguments):
+        return super().evaluate(*arguments).astype(np.longdouble)
+
+
+class Short(Wrong):
+    def gradients(self, *arguments):
+        loss, gradients = super().gradients(*arguments)
+        return loss, gradients[:-1]
+
+
+class OfAnotherLibrary(Wrong):
+    def evaluate(self, *arguments):
+        return super().evaluate(*arguments).tolist()
+
+
+class Raising(Wrong):
+    def train(self, *arguments):
+        raise NotImplementedError("no training\nyet")
+
+
+MISTAKES = [
+    (Perturbed, "kernel", ""),
+    (Shifted, "forward", ""),
+    (Plain, "adjusted", ""),
+    (OwnPositions, "adjusted", ""),
+    (SamePositions, "steps", ""),
+    (RestIsAdjusted, "adjusted", ""),
+    (OtherReach, "transform/points transform/mean", ""),
+    (Ascending, "transform/eigenvalues", ""),
+    (OneStepLess, "steps", ""),
+    (OtherRate, "steps", ""),
+    (BiasesStay, "steps", ""),
+    (NotANumber, "kernel", "ValueError: expected finite values, got NaN or infinity"),
+    (WrongShape, "forward", "ValueError: expected float64 of shape (182, 3), got float64 of shape (3, 182)"),
+    (Promoting, "forward", "ValueError: expected float64 of shape (182, 3), got longdouble"),
+    (Short, "gradient adjusted", "ValueError: expected "),
+    (OfAnotherLibrary, "forward", "TypeError: expected NumPy arrays, got list"),
+    (Raising, "steps", "NotImplementedError: no training yet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "caught", "message"), MISTAKES)
+def test_a_mistake_is_caught_where_it_is_and_nowhere_else(mistake, caught, message):
+    rows = [case.check(mistake()) for case in suite("siren")]
+    failed = [row for row in rows if row.status == "fail"]
+    wanted = [name for name in PER_NETWORK if name.startswith(tuple(caught.split()))]
+    assert [row.case for row in failed] == wanted
+    assert {row.status for row in rows} == {"pass", "fail"}
+    for row in failed:
+        if message:
+            assert row.difference == math.inf
+            assert message in row.message.replace(np.dtype(np.longdouble).name, "longdouble")
+        else:
+            assert row.bound < row.difference < math.inf
+            assert row.message == ""
+
+
+def test_a_backend_that_trains_in_place_disturbs_no_other():
+    class InPlace(Wrong):
+        def train(self, problem, parameters, *others):
+            for old, new in zip(
+                parameters, super().train(problem, parameters, *others), strict=True
+            ):
+                old[...] = new
+            return parameters
+
+    (case,) = (case for case in suite("relu") if case.name == "steps/adam")
+    for backend in (InPlace(), InPlace(), ArrayBackend()):
+        assert case.check(backend).difference == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mistake", [Plain, OwnPositions, SamePositions, OneStepLess, BiasesStay])
+def test_float32_is_held_tightly_enough_to_catch_it(mistake, kind):
+    asked = [case for case in suite(kind) if case.name.startswith(("adjusted", "steps"))]
+    rows = [case.check(mistake(dtype="float32")) for case in asked]
+    assert sum(row.status == "fail" for row in rows) >= 2
+
+
+def power_case(exponent, quantity="values", reference=None):
+    """Its relative sensitivity to the parameters is `exponent`."""
+    parameters = [1 - 1e-5 * np.arange(4), np.full((2, 2), 1 - 1e-5)]
+    return Case(
+        "none",
+        "power",
+        quantity,
+        lambda backend, given: [backend.power(p, exponent) for p in given],
+        reference or Power(),
+        parameters,
+        0,
+    )
+
+
+class Power:
+    """A backend that raises to powers, off by a factor."""
+
+    name, device = "power", "cpu"
+
+    def __init__(self, dtype="float64", factor=1.0):
+        self.dtype, self.factor = dtype, factor
+
+    def power(self, values, exponent):
+        return (self.factor * values**exponent).astype(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("exponent", [1, 50, 1000])
+def test_the_sensitivity_is_what_a_perturbation_of_eps_does(dtype, exponent):
+    row = power_case(exponent).check(Power(dtype))
+    assert row.sensitivity == pytest.approx(exponent * np.finfo(dtype).eps, rel=0.3)
+    assert row.bound == max(TOLERANCES[dtype]["values"], 10 * row.sensitivity)
+
+
+def test_the_bound_is_the_tables_or_ten_sensitivities():
+    for quantity, bound in TOLERANCES["float32"].items():
+        assert power_case(1, quantity).check(Power("float32")).bound == bound
+    row = power_case(2000).check(Power("float32", 1 + 1e-3))
+    assert row.status == "pass"
+    assert row.bound == pytest.approx(2000 * 10 * np.finfo("float32").eps, rel=0.3)
+    assert power_case(20).check(Power("float32", 1 + 1e-3)).status == "fail"
+
+
+def test_what_rounding_decides_is_reported_and_not_judged():
+    case = power_case(20_000)
+    for factor in (1.0, 2.0):
+        row = case.check(Power("float32", factor))
+        assert row.status == "ill-posed"
+        assert row.bound > ILL_POSED
+        assert row.difference == pytest.approx(factor - 1, abs=1e-2)
+        assert row.sensitivity == pytest.approx(20_000 * np.finfo("float32").eps, rel=0.3)
+    assert case.check(Power("float64", 2.0)).status == "fail"
+    row = case.check(Power("float32", np.nan))
+    assert (row.status, row.difference) == ("fail", math.inf)
+
+
+def test_the_reference_is_asked_once_and_once_a_dtype():
+    asked = []
+
+    class Counting(Power):
+        def power(self, values, exponent):
+            asked.append(values)
+            return super().power(values, exponent)
+
+    case = power_case(2, reference=Counting())
+    for _ in range(3):
+        for dtype in ("float64", "float32"):
+            assert case.check(Power(dtype)).status == "pass"
+    assert len(asked) == 2 * 3
+
+
+def test_nothing_is_loaded_before_it_is_asked():
+    assert loaded_by("iga_core.testing") == []
+    assert loaded_by("iga_array.conformance") == []
+
+
+def test_bad_arguments_say_what_to_do():
+    with pytest.raises(ValueError, match=r"kind: expected one of .* did you mean 'siren'"):
+        cases(ArrayBackend(), ["sirn"])
+    with pytest.raises(ValueError, match="seed: expected at least 0"):
+        cases(ArrayBackend(), seed=-1)
+    with pytest.raises(ValueError, match=r"dtype: expected 'float64' or 'float32' of power, got"):
+        power_case(2).check(Power(np.float32))
+    case = power_case(2, reference=Power(factor=np.nan))
+    with pytest.raises(ValueError, match="reference: expected finite answers, got NaN"):
+        case.check(Power())
