@@ -22,6 +22,7 @@ from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
 from iga_lab.parameters import (
     DEVICE,
+    FILE,
     FOLDER,
     FREQUENCIES,
     NUMBER,
@@ -107,11 +108,11 @@ OPTIONS: dict[str, list["Decorator"]] = {
     ],
     "Machine": [
         _option("--columns", WHOLE, None, "Positions of every group worked on at a time.",
-                "what a cache holds"),
+                "what suits the backend"),
         _option("--dtype", Named("float32", "float64"), defaults.DTYPE, "Of all arrays."),
         _option("--backend", Named(*BACKENDS), defaults.BACKEND, "Array library; the command "
                 "`iga backends` lists them."),
-        _option("--device", DEVICE, None, "cpu, or cuda:0, cuda:1, ... for cupy.",
+        _option("--device", DEVICE, None, "cpu, or cuda, cuda:1, ... for cupy and torch.",
                 "the backend's first"),
     ],
 }  # fmt: skip
@@ -168,6 +169,39 @@ def render(model: str, size: Size | None, output: str | None) -> int:
     path = rendered(Path(model), size, None if output is None else Path(output))
     click.echo(f"Wrote {path}")
     return 0
+
+
+@main.command(cls=Grouped)
+@_option("--network", Several(*get_args(Kind)), get_args(Kind), "Kinds of network.", "all")
+@_option("--seed", WHOLE, defaults.SEED, "Of the initial parameters.")
+@_option(
+    "--only",
+    Several(*BACKENDS, "array-api-strict"),
+    (),
+    "Backends to validate.",
+    "all that can be used here",
+)
+@_option("--json", FILE, None, "New file for every difference, bound and verdict.")
+def validate(network: tuple[Kind, ...], seed: int, only: tuple[str, ...], json: str | None) -> int:
+    """Compare every backend and device of this machine with NumPy in float64.
+
+    The same small problems on each: values, gradients, kernels, the transform, adjusted gradients
+    and 25 training steps. The exit code is 0 if no answer is further off than its bound.
+    """
+    from iga_lab import display, validation
+
+    if json is not None:
+        validation.require_new_json(Path(json))
+    asked, suite = validation.found(only), validation.suite(network, seed)
+    with display.Answers(asked, len(suite)) as answers:
+        rows = validation.validate(asked, suite, answers.watch)
+    console = display.console()
+    console.print(display.validation_table(validation.lines(rows), network, seed))
+    for remark in display.remarks(rows):
+        console.print(remark, markup=False)
+    if json is not None:
+        validation.write_json(Path(json), rows, seed)
+    return int(any(row.status == "fail" for row in rows))
 
 
 @main.command()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,14 +18,17 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from iga_core.testing import ILL_POSED, STEPS, Backend, Row
 from iga_lab.fitting import Course
 from iga_lab.hardware import Usable
 from iga_lab.metrics import psnr
+from iga_lab.validation import COLUMNS as SUITE_COLUMNS
+from iga_lab.validation import Line
 
 COLUMNS = 100
 """Of a table, and of what is not a terminal."""
 LINES = 10
-"""That a method writes where there is no terminal to draw a bar in."""
+"""That a method writes where there is no terminal to draw a bar in; of a list of failures."""
 
 
 def console(stderr: bool = False) -> Console:
@@ -90,6 +94,92 @@ class _Numbers(ProgressColumn):
         return Text(_numbers(task.fields["course"]))
 
 
+class Answers:
+    """A progress bar of a validation; where there is no terminal, a line a backend."""
+
+    def __init__(self, asked: Sequence[Backend], cases: int) -> None:
+        self._console = console(stderr=True)
+        self._cases, self._answered = cases, 0
+        self._progress: Progress | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(None, table_column=Column(ratio=1)),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=len(asked) * cases)
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def watch(self, row: Row) -> None:
+        """Show that a case was answered."""
+        name = f"{row.backend} {row.device} {row.dtype}"
+        self._answered += 1
+        if self._progress:
+            self._progress.update(self._task, advance=1, description=f"{name:<32}")
+        elif self._answered % self._cases == 0:
+            self._console.print(f"{name}: {self._cases} cases", markup=False)
+
+
+def validation_table(lines: Sequence[Line], networks: Sequence[str], seed: int) -> Table:
+    """Return the table of what each backend came to, see `validation.lines`."""
+    title = (
+        "Largest relative difference from numpy, cpu, float64, over its bound\n"
+        f"of {', '.join(networks)}; seed {seed}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("backend")
+    table.add_column("device\ndtype")
+    headings = {"adjusted": "adjusted\ngradient", "steps": f"{STEPS}\nsteps"}
+    for name in SUITE_COLUMNS:
+        table.add_column(headings.get(name, name), justify="right")
+    table.add_column("ms\na step", justify="right")
+    table.add_column("")
+    for line in lines:
+        table.add_row(
+            line.backend,
+            f"{line.device}\n{line.dtype}",
+            *(_worst(line.worst[name]) for name in SUITE_COLUMNS),
+            f"{1000 * line.seconds_per_step:.3g}",
+            _verdict(line.counts),
+        )
+    return table
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Return a line for every failed case, up to `LINES`, and for every ill-posed one."""
+    failed = [
+        f"failed: {row.backend} {row.device} {row.dtype}, {row.network} {row.case}: "
+        + (row.message or f"differs by {row.difference:.1e}, bound {row.bound:.1e}")
+        for row in rows
+        if row.status == "fail"
+    ]
+    if len(failed) > LINES:
+        failed[LINES:] = [f"failed: {len(failed) - LINES} more; --json FILE has them all"]
+    ill_posed = [
+        f"ill-posed: {row.dtype}, {row.network} {row.case}: rounding the parameters alone changes "
+        f"it by {row.sensitivity:.1e}, so its bound would be {row.bound:.1e}, above {ILL_POSED}"
+        for row in rows
+        if row.status == "ill-posed"
+    ]
+    return [*failed, *dict.fromkeys(ill_posed)]
+
+
 def results_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the table of a fit's numbers, see `results.summary`."""
     table = Table(title="PSNR in dB, of the unclipped prediction", title_justify="left")
@@ -142,6 +232,27 @@ def _numbers(course: Course) -> str:
         return "waiting"
     loss = course.losses[-1]
     return f"{course.speed:6.1f} steps/s  loss {loss:.2e}  {float(psnr(loss)):5.2f} dB"
+
+
+def _worst(row: Row) -> Text:
+    """Return a difference over its bound."""
+    if row.status == "ill-posed":
+        return Text("ill-\nposed", "yellow")
+    style = "bold red" if row.status == "fail" else ""
+    if row.message:
+        return Text("error", style)
+    return Text(f"{row.difference:.1e}", style) + Text(f"\n≤ {row.bound:.0e}", "dim")
+
+
+def _verdict(counts: Mapping[str, int]) -> Text:
+    said = []
+    if counts["fail"]:
+        said.append(Text(f"FAIL {counts['fail']}", "bold red"))
+    elif counts["pass"]:
+        said.append(Text("pass", "green"))
+    if counts["ill-posed"]:
+        said.append(Text(f"{counts['ill-posed']} ill-posed", "yellow"))
+    return Text("\n").join(said)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -4,8 +4,8 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -13,13 +13,39 @@ from numpy.typing import NDArray
 
 from iga_array import MLP, Trainer
 from iga_lab.errors import InputError
-from iga_lab.hardware import array_library, to_host
+from iga_lab.hardware import array_library, is_out_of_memory, to_host
 from iga_lab.settings import Settings
 from iga_lab.signals import grid
 
 CHECKPOINT_SECONDS = 15.0
 RECENT = 50
 """Steps over which the speed is shown."""
+
+
+class Training(Protocol):
+    """What every backend's `Trainer` offers."""
+
+    done: int
+    steps: int
+
+    @property
+    def parameters(self) -> list[Any]:
+        """Weight and bias of each layer in turn, after the last step."""
+
+    def step(self) -> Any:
+        """Take one step and return the loss before it, or raise FloatingPointError."""
+
+    def restore(self) -> None:
+        """Go back to the parameters of the last finite loss."""
+
+    def predict(self) -> Any:
+        """Evaluate the network at all points, (N, channels)."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return all that the training needs to go on, by name."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from it, or raise ValueError."""
 
 
 class Course:
@@ -29,8 +55,8 @@ class Course:
     ----------
     name : str
         "plain" or "iga".
-    trainer : Trainer
-        With the model in it.
+    trainer : Training
+        With the network in it.
     losses : list of float
         Mean squared error at the parameters before each step.
     durations : list of float
@@ -39,14 +65,12 @@ class Course:
         Why it was stopped; empty unless its loss became non-finite.
     """
 
-    def __init__(self, name: str, trainer: Trainer, coords: Any) -> None:
+    def __init__(self, name: str, trainer: Training) -> None:
         self.name = name
         self.trainer = trainer
         self.losses: list[float] = []
         self.durations: list[float] = []
         self.message = ""
-        self._coords = coords
-        self._finite = trainer.model.parameters
 
     @property
     def status(self) -> str:
@@ -63,17 +87,22 @@ class Course:
 
     def step(self) -> None:
         """Take one step; a non-finite loss stops the course at the last finite model."""
-        before = self.trainer.model.parameters
         started = time.perf_counter()
         try:
             loss = float(self.trainer.step())
         except FloatingPointError:
-            loss, self._finite = math.nan, self.trainer.model.parameters
+            loss = math.nan
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                "columns: expected pieces that fit in memory, got larger ones; lower --columns, "
+                "or --size or --width"
+            ) from None
         seconds = time.perf_counter() - started
         if math.isfinite(loss):
             self.losses.append(loss)
             self.durations.append(seconds)
-            self._finite = before
         else:
             self._stop()
 
@@ -84,6 +113,10 @@ class Course:
             self._stop()
             prediction = self._evaluate()
         return prediction
+
+    def parameters(self) -> list[NDArray[Any]]:
+        """Return weight and bias of each layer in turn, as NumPy arrays."""
+        return [to_host(parameter) for parameter in self.trainer.parameters]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all that the course needs to go on, as NumPy arrays by name."""
@@ -114,10 +147,9 @@ class Course:
                 "start a new run with `iga fit`"
             ) from None
         self.message = message
-        self._finite = self.trainer.model.parameters
 
     def _stop(self) -> None:
-        self.trainer.model.parameters = self._finite
+        self.trainer.restore()
         self.message = (
             f"the loss became non-finite at step {len(self.losses)}; the model is the last "
             "finite one: lower --learning-rate"
@@ -125,7 +157,7 @@ class Course:
 
     def _evaluate(self) -> NDArray[np.float64]:
         with np.errstate(all="ignore"):
-            return to_host(self.trainer.model(self._coords)).astype(np.float64)
+            return to_host(self.trainer.predict()).astype(np.float64)
 
 
 def prepare(settings: Settings, pixels: NDArray[np.float64]) -> list[Course]:
@@ -150,29 +182,34 @@ def prepare(settings: Settings, pixels: NDArray[np.float64]) -> list[Course]:
     """
     library, device, _ = array_library(settings.backend, settings.device)
     xp = array_namespace(library.empty(0))
-    dtype = getattr(xp, settings.dtype)
-    coords = xp.asarray(grid(*settings.size), dtype=dtype, device=device)
-    targets = xp.asarray(pixels.reshape(len(coords), -1), dtype=dtype, device=device)
+    like = {"dtype": getattr(xp, settings.dtype), "device": device, "copy": True}
+    coords = xp.asarray(grid(*settings.size), **like)
+    targets = xp.asarray(pixels.reshape(len(coords), -1), **like)
     try:
         return [
-            Course(
-                method,
-                Trainer(
-                    MLP(settings.architecture, library, settings.seed, dtype, device),
-                    coords,
-                    targets,
-                    grouping=settings.grouping,
-                    adjustment=settings.adjustment if method == "iga" else None,
-                    optimizer=settings.update,
-                    steps=settings.steps,
-                    columns=settings.columns,
-                ),
-                coords,
-            )
+            Course(method, _training(settings, method, coords, targets))
             for method in settings.method
         ]
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+def _training(settings: Settings, method: str, coords: Any, targets: Any) -> Training:
+    network, xp = settings.architecture, array_namespace(coords)
+    start = (settings.seed, coords.dtype, coords.device)
+    arguments: dict[str, Any] = {
+        "grouping": settings.grouping,
+        "adjustment": settings.adjustment if method == "iga" else None,
+        "optimizer": settings.update,
+        "steps": settings.steps,
+        "columns": settings.columns,
+    }
+    if settings.backend == "torch":
+        from iga_torch.networks import from_network
+        from iga_torch.training import Trainer as TorchTrainer
+
+        return TorchTrainer(from_network(network, *start), coords, targets, **arguments)
+    return Trainer(MLP(network, xp, *start), coords, targets, **arguments)
 
 
 def race(
@@ -197,7 +234,9 @@ def race(
     """
     saved = time.monotonic()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # overflow is reported by the course
+        # Overflow is reported by the course.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.filterwarnings("ignore", "(cotangent|kernel): expected finite values")
         while running := [course for course in courses if course.status == "interrupted"]:
             for course in running:
                 course.step()

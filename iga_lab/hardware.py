@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import re
+import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from iga_lab.errors import InputError, unknown
 
-BACKENDS = ("numpy", "cupy")
+BACKENDS = ("numpy", "cupy", "torch")
 INSTALL = {
     "lab": 'pip install "iga-core[lab]"',
     "cupy": 'pip install "iga-core[cupy]"',
+    "torch": 'pip install "iga-core[torch]"',
     "test": 'pip install "iga-core[test]"',
 }
 LAB_MODULES = ("click", "matplotlib", "PIL", "rich", "safetensors", "skimage", "threadpoolctl")
@@ -48,10 +50,11 @@ def array_library(backend: str, device: str | None) -> tuple[Any, Any, str]:
 
     Parameters
     ----------
-    backend : {"numpy", "cupy"}
+    backend : {"numpy", "cupy", "torch"}
         Imported only now.
     device : str, optional
-        ``"cpu"`` for numpy; ``"cuda:0"``, ``"cuda:1"``, ... for cupy; the first by default.
+        ``"cpu"`` for numpy and torch; ``"cuda:0"``, ``"cuda:1"``, ... for cupy and torch, of which
+        ``"cuda"`` is the first; by default the backend's first.
 
     Raises
     ------
@@ -61,26 +64,29 @@ def array_library(backend: str, device: str | None) -> tuple[Any, Any, str]:
     if backend == "numpy":
         if device not in (None, "cpu"):
             raise InputError(
-                f"device: expected 'cpu' for numpy, got {device!r}; choose --backend cupy"
+                f"device: expected 'cpu' for numpy, got {device!r}; "
+                "choose --backend cupy or --backend torch"
             )
         return np, "cpu", "cpu"
-    if backend != "cupy":
-        raise unknown("backend", backend, BACKENDS)
-    count = len(_cuda_devices())
-    match = re.fullmatch(r"(?:cuda:)?(\d+)", device or "cuda:0")
-    if match is None or int(match[1]) >= count:
-        raise InputError(
-            f"device: expected cuda:0 to cuda:{count - 1}, got {device!r}; see `iga backends`"
-        )
-    import cupy
+    if backend == "cupy":
+        index = _cuda_index(device or "cuda", _cupy_devices())
+        import cupy
 
-    chosen = cupy.cuda.Device(int(match[1]))
-    chosen.use()
-    return cupy, chosen, f"cuda:{match[1]}"
+        chosen = cupy.cuda.Device(index)
+        chosen.use()
+        return cupy, chosen, f"cuda:{index}"
+    if backend == "torch":
+        torch, name = _torch(), "cpu"
+        if device is not None and device != "cpu":
+            name = f"cuda:{_cuda_index(device, _torch_devices(torch))}"
+        return torch, torch.device(name), name
+    raise unknown("backend", backend, BACKENDS)
 
 
 def to_host(array: Any) -> NDArray[Any]:
     """Return an array of any backend as a NumPy array in C order."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
     return np.asarray(array.get() if hasattr(array, "get") else array, order="C")
 
 
@@ -88,7 +94,8 @@ def backends() -> list[Usable]:
     """Return what can be used here, in the order of `BACKENDS`, and what else there is."""
     return [
         Usable("numpy", np.__version__, (f"cpu ({_cores()} cores)",), "iga fit --backend numpy"),
-        _cupy(),
+        _usable_cupy(),
+        _usable_torch(),
         _strict(),
     ]
 
@@ -100,7 +107,7 @@ def machine(backend: str, device: str) -> dict[str, object]:
         "processor": _processor(),
         "cores": _cores(),
         "memory_bytes": _physical_memory(),
-        "device": device if backend == "numpy" else f"{device} {_cuda_name(device)}",
+        "device": device if device == "cpu" else f"{device} {_cuda_name(backend, device)}",
     }
 
 
@@ -108,7 +115,7 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of every distribution that takes part."""
     names = (
         "iga-core", "array-api-compat", "numpy", "cupy", "click", "matplotlib", "pillow",
-        "rich", "safetensors", "scikit-image", "threadpoolctl",
+        "rich", "safetensors", "scikit-image", "threadpoolctl", "torch",
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
@@ -126,6 +133,11 @@ def require_memory(name: str, needed: int, what: str, remedy: str) -> None:
             f"{name}: expected to fit in {readable(available)} of free memory, got {what}, "
             f"which takes {readable(needed)}; {remedy}"
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an array library says that memory, the host's or a device's, is exhausted."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def available_memory() -> int | None:
@@ -188,7 +200,21 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def _cuda_devices() -> list[str]:
+def _cuda_index(device: str, names: list[str]) -> int:
+    """Return the number of a CUDA device, of which there are `names`."""
+    match = re.fullmatch(r"cuda|(?:cuda:)?(\d+)", device)
+    index = int(match[1] or 0) if match else len(names)
+    if index < len(names):
+        return index
+    if names:
+        expected, remedy = f"cuda:0 to cuda:{len(names) - 1}", "see `iga backends`"
+    else:
+        expected = "cpu, there being no CUDA device"
+        remedy = "choose --device cpu, or install a PyTorch that can use your GPU"
+    raise InputError(f"device: expected {expected}, got {device!r}; {remedy}")
+
+
+def _cupy_devices() -> list[str]:
     try:
         import cupy
 
@@ -205,22 +231,57 @@ def _cuda_devices() -> list[str]:
     if count == 0:
         raise InputError("cupy: expected a CUDA device, got none; choose --backend numpy")
     properties = [cupy.cuda.runtime.getDeviceProperties(index) for index in range(count)]
-    return [f"cuda:{i} ({p['name'].decode()})" for i, p in enumerate(properties)]
+    return [p["name"].decode() for p in properties]
 
 
-def _cuda_name(device: str) -> str:
-    name = _cuda_devices()[int(device.removeprefix("cuda:"))]
-    return name.partition("(")[2].rstrip(")")
+def _torch() -> Any:
+    try:
+        import torch
+    except (ImportError, OSError):
+        raise InputError(
+            f"torch: expected to be installed, got nothing that loads; run {INSTALL['torch']}, "
+            "or choose --backend numpy"
+        ) from None
+    return torch
 
 
-def _cupy() -> Usable:
+def _torch_devices(torch: Any) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a driver that is missing or too old
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(index) for index in range(count)]
+
+
+def _cuda_name(backend: str, device: str) -> str:
+    names = _cupy_devices() if backend == "cupy" else _torch_devices(_torch())
+    return names[int(device.removeprefix("cuda:"))]
+
+
+def _usable_cupy() -> Usable:
     if importlib.util.find_spec("cupy") is None:
         return Usable("cupy", "", (), f"not installed: {INSTALL['cupy']}")
     try:
-        devices = tuple(_cuda_devices())
+        devices = _numbered(_cupy_devices())
     except InputError as error:
         return Usable("cupy", _cupy_version(), (), f"not usable: {error}")
     return Usable("cupy", _cupy_version(), devices, "iga fit --backend cupy")
+
+
+def _usable_torch() -> Usable:
+    if importlib.util.find_spec("torch") is None:
+        return Usable("torch", "", (), f"not installed: {INSTALL['torch']}")
+    try:
+        torch = _torch()
+    except InputError as error:
+        return Usable("torch", _version("torch"), (), f"not usable: {error}")
+    cuda = _torch_devices(torch)
+    devices = (f"cpu ({torch.get_num_threads()} threads)", *_numbered(cuda))
+    note = "iga fit --backend torch" + (" --device cuda" if cuda else "")
+    return Usable("torch", str(torch.__version__), devices, note)
+
+
+def _numbered(names: list[str]) -> tuple[str, ...]:
+    return tuple(f"cuda:{index} ({name})" for index, name in enumerate(names))
 
 
 def _cupy_version() -> str:

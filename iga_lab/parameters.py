@@ -141,6 +141,7 @@ def read_frequencies(text: str) -> int | str:
 
 
 FOLDER = Parsed("FOLDER", "a folder", str)
+FILE = Parsed("FILE", "a file", str)
 PNG = Parsed("FILE.png", "a file", str)
 DEVICE = Parsed("NAME", "a device", str)
 WHOLE = Parsed("N", "a whole number", int)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from iga_lab import figures, results, signals, storage
 from iga_lab.errors import InputError
 from iga_lab.fitting import Course, prepare
-from iga_lab.hardware import array_library, to_host
+from iga_lab.hardware import array_library
 from iga_lab.settings import Settings, choose, require_usable
 from iga_lab.signals import Size
 from iga_lab.storage import finished
@@ -75,9 +75,7 @@ class Run:
         outcomes = [results.outcome(course, self._pixels) for course in self.courses]
         result = results.result(self.settings, outcomes)
         last = self.courses[-1]
-        parameters = {
-            c.name: [to_host(p) for p in c.trainer.model.parameters] for c in self.courses
-        }
+        parameters = {course.name: course.parameters() for course in self.courses}
         for name, arrays in parameters.items():
             model = storage.Model(self.settings.architecture, arrays, self.settings.size)
             about = {"method": name, "signal": self.settings.signal}

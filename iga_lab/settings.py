@@ -49,8 +49,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "muon": Muon
 MOST_FREQUENCIES = 32
 KERNEL_COPIES = 5
 """Arrays of the kernel's size that its eigenpairs take."""
-PARAMETER_COPIES = 8
-"""Of two methods: parameters, gradients and two moments."""
+PARAMETER_COPIES = 12
+"""Of two methods: parameters, the two versions before, gradients and two moments."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8")
 
 
 def test_there_are_programs():
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -20,5 +20,7 @@ def test_a_program_runs(program):
     if "run" in names:
         assert float(names["run"].loss) < 0.05
         assert names["model"](names["coords"]).shape == (48 * 64, 1)
+    elif "rows" in names:
+        assert [row.status for row in names["rows"]] == 5 * ["pass"]
     else:
         assert names["adjusted"].shape == names["cotangent"].shape

@@ -1,6 +1,7 @@
 """Full-batch training in pieces, with or without an adjustment."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -148,7 +149,7 @@ class Trainer:
         self.done = 0
         self.loss: Array = None
         self._moments = self.optimizer.initial(model.parameters)
-        self._finite = model.parameters
+        self._evaluated: deque[tuple[Array, list[Array]]] = deque([(0.0, model.parameters)], 2)
         self._pieces = Pieces(coords, targets, grouping, model.network.width, columns, workers)
         numbers = sum(2 * fan_in for fan_in, _ in model.network.layers)
         point_bytes = numbers * xp.finfo(coords.dtype).bits // 8
@@ -196,15 +197,31 @@ class Trainer:
                 self._corrector.memory = memory
             if not isinstance(error, FloatingPointError):
                 raise
-            self.model.parameters = self._finite
+            self.restore()
             raise FloatingPointError(
                 f"{error} at step {self.done}; the model has the parameters of "
                 "the last finite loss: lower the learning rate"
             ) from None
-        self._finite = self.model.parameters
+        self._evaluated.append((self.loss, self.model.parameters))
         self.model.parameters, self._moments = parameters, moments
         self.done += 1
         return self.loss
+
+    def restore(self) -> None:
+        """Go back to the parameters of the last finite loss, of the last two."""
+        for loss, parameters in reversed(self._evaluated):
+            if math.isfinite(float(loss)):
+                self.model.parameters = parameters
+                return
+
+    @property
+    def parameters(self) -> list[Array]:
+        """The model's parameters after the last step."""
+        return self.model.parameters
+
+    def predict(self) -> Array:
+        """Evaluate the model at all points, (N, outputs)."""
+        return self.model(self._pieces.coords)
 
     def state_dict(self) -> dict[str, Array]:
         """Return all that a run needs to go on elsewhere, by name.
@@ -251,11 +268,13 @@ class Trainer:
         if self._corrector:
             self._corrector.memory = self._corrector.read(state)
         self.done = done
-        self.model.parameters, self._finite = found.pop("parameters"), found.pop("finite")
+        self.model.parameters = found.pop("parameters")
+        self._evaluated = deque([(0.0, found.pop("finite"))], 2)
         self._moments = found
 
     def _lists(self) -> dict[str, list[Array]]:
-        return {"parameters": self.model.parameters, "finite": self._finite, **self._moments}
+        finite = self._evaluated[-1][1]
+        return {"parameters": self.model.parameters, "finite": finite, **self._moments}
 
     def _gradients(self, passes: Passes) -> Sums:
         """Sum the error and the adjusted gradients of the folded parameters over all points."""
