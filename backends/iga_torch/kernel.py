@@ -1,12 +1,13 @@
 """The empirical neural tangent kernel of any PyTorch network."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from iga_torch.samples import Samples
-from iga_torch.tangents import Tangents
+from iga_torch.tangents import Tangents, trained
 
 Outputs = Literal["sum", "trace", "full"]
 
@@ -59,18 +60,19 @@ def empirical_ntk(
         raise ValueError(
             f"outputs: expected one of {', '.join(get_args(Outputs))}, got {outputs!r}; name one"
         )
-    sides = [_samples("x1", network, x1)]
+    leaves = trained(network)
+    sides = [_samples("x1", x1, leaves)]
     if x2 is not None:
-        sides.append(_samples("x2", network, x2))
+        sides.append(_samples("x2", x2, leaves))
     tangents = _KNOWN.setdefault(network, Tangents())
-    kernel = tangents.kernel(network, *sides, outputs=outputs)
+    kernel = tangents.kernel(network, leaves, *sides, outputs=outputs)
     if outputs != "full":
         return kernel
     n, n_right = sides[0].count, sides[-1].count
     return kernel.reshape(n, kernel.shape[0] // n, n_right, -1).movedim(1, 2)
 
 
-def _samples(name: str, network: nn.Module, x: Any) -> Samples:
+def _samples(name: str, x: Any, leaves: Mapping[str, Tensor]) -> Samples:
     if not isinstance(x, Tensor):
         raise TypeError(
             f"{name}: expected a tensor, got {type(x).__name__}; use torch.as_tensor first"
@@ -80,14 +82,14 @@ def _samples(name: str, network: nn.Module, x: Any) -> Samples:
             f"{name}: expected shape (n, ...) of two axes or more, got {tuple(x.shape)}; "
             "pass one row a sample"
         )
-    require_device(name, x, network)
+    require_device(name, x, leaves)
     return Samples({0: x.detach()}, frozenset({0}), axis=0, count=x.shape[0])
 
 
-def require_device(name: str, x: Tensor, network: nn.Module) -> None:
-    """Raise unless a tensor is where the network's parameters are."""
-    places = {parameter.device for parameter in network.parameters()}
-    if places and x.device not in places:
+def require_device(name: str, x: Tensor, leaves: Mapping[str, Tensor]) -> None:
+    """Raise unless a tensor is where one of the trained parameters is."""
+    places = {leaf.device for leaf in leaves.values()}
+    if x.device not in places:
         raise ValueError(
             f"{name}: expected device {', '.join(map(str, places))} of the network, got "
             f"{x.device}; move it with .to()"

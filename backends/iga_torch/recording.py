@@ -192,13 +192,13 @@ def evaluating(network: nn.Module) -> Iterator[list[Tensor]]:
     """
     changed: list[Tensor] = []
     kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in network.buffers()]
-    kinds = {parameter.device.type for parameter in network.parameters()}
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-            for kind in kinds:
-                stack.enter_context(torch.autocast(kind, enabled=False))
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             yield changed
     finally:
         with torch.no_grad():

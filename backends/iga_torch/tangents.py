@@ -85,6 +85,7 @@ class Tangents:
     def kernel(
         self,
         network: nn.Module,
+        leaves: Leaves,
         samples: Samples,
         right: Samples | None = None,
         *,
@@ -97,6 +98,8 @@ class Tangents:
         ----------
         network : nn.Module
             At its present parameters.
+        leaves : mapping of str to Tensor
+            Those that are trained, see `trained`.
         samples, right : Samples
             Of the rows, and of the columns where they are others.
         outputs : {"sum", "trace", "full"}
@@ -105,7 +108,6 @@ class Tangents:
             What the network gave for these samples among others, (n, points, C); held against
             what it gives now, where this form of call was not checked before.
         """
-        leaves = trained(network)
         sides = [samples] if right is None else [samples, right]
         evaluations = [self._evaluate(network, leaves, side, outputs) for side in sides]
         for side, evaluation in zip(sides, evaluations, strict=True):

@@ -28,8 +28,9 @@ class Call:
     """A forward pass that is to be adjusted when its gradient comes back."""
 
     layout: Layout
+    leaves: dict[str, Tensor]
     version: object
-    witness: Tensor | None
+    witness: Tensor | None = None
     """The outputs, where this form of call is seen for the first time."""
 
 
@@ -159,36 +160,31 @@ class IGA(nn.Module):
         if not self.training or self._plain or not torch.is_grad_enabled():
             found: Tensor = self.network(*args, **kwargs)
             return found
-        layout, tensors = self._laid_out(args, kwargs)
-        return self._watched(self.network(*args, **kwargs), layout, tensors)
+        call, tensors = self._begins(args, kwargs)
+        return self._ends(self.network(*args, **kwargs), call, tensors)
 
     @torch.compiler.disable
-    def _laid_out(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Layout, list[Tensor]]:
-        layout, tensors = layout_of(args, kwargs, self._index)
-        require_device("coords", tensors[0], self.network)
-        return layout, tensors
-
-    @torch.compiler.disable
-    def _watched(self, output: Any, layout: Layout, tensors: list[Tensor]) -> Tensor:
-        _require_floats(output)
-        require_points(layout, output, tensors[0])
+    def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Tensor]]:
         leaves = trained(self.network)
+        layout, tensors = layout_of(args, kwargs, self._index)
+        require_device("coords", tensors[0], leaves)
+        return Call(layout, leaves, version(leaves.values())), tensors
+
+    @torch.compiler.disable
+    def _ends(self, output: Any, call: Call, tensors: list[Tensor]) -> Tensor:
+        _require_floats(output)
+        require_points(call.layout, output, tensors[0])
         if not output.requires_grad:
             return output
-        form = (layout.axes, [(t.shape, t.dtype) for t in tensors], list(leaves))
-        first = str(form) not in self._seen and output.dtype in FLOATS
-        self._seen.add(str(form))
-        witness = output.detach() if first else None
-        found: Tensor = _Watch.apply(
-            output, self, Call(layout, version(leaves.values()), witness), tensors
-        )
+        form = (call.layout.axes, *((t.shape, t.dtype) for t in tensors), *call.leaves)
+        if form not in self._seen and output.dtype in FLOATS:
+            self._seen.add(form)
+            call = dataclasses.replace(call, witness=output.detach())
+        found: Tensor = _Watch.apply(output, self, call, tensors)
         return found
 
     def _returned(self, cotangent: Tensor, call: Call, tensors: list[Tensor]) -> Tensor:
         """Adjust the cotangent of a call's outputs."""
-        leaves = trained(self.network)
         if self._plain:
             return cotangent
         if torch.is_grad_enabled():
@@ -196,7 +192,7 @@ class IGA(nn.Module):
                 "backward: expected no graph of the adjusted gradient, got create_graph=True; take "
                 "derivatives with respect to coordinates inside `with model.plain():`"
             )
-        if not any(_is_wanted(leaf) for leaf in leaves.values()):
+        if not any(_is_wanted(leaf) for leaf in call.leaves.values()):
             return cotangent
         grouped = call.layout.grouped(cotangent)
         grouped = grouped if grouped.dtype in FLOATS else grouped.float()
@@ -262,7 +258,11 @@ class IGA(nn.Module):
         if witness is not None:
             witness = at(layout.grouped(witness), positions)
         kernel = self._tangents.kernel(
-            self.network, samples, outputs=adjustment.outputs, witness=witness
+            self.network,
+            call.leaves,
+            samples,
+            outputs=adjustment.outputs,
+            witness=witness,
         )
         if kernel.device.type == "cpu" and not torch.isfinite(kernel).all():
             self._warn("kernel")
