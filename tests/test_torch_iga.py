@@ -483,3 +483,71 @@ def test_no_one_waits_for_the_wrapper(monkeypatch):
     (model(x) - y).abs().mean().backward()
     assert len(calls) == 1
     assert np.isfinite(gradient(network).numpy()).all()
+
+
+def test_gradients_asked_for_by_name():
+    network = make("residual")
+    x, y = data()
+    model = iga_torch.IGA(network, GROUPING, end=5)
+    (model(x) - y).square().mean().backward()
+    want = gradient(network)
+    got = torch.autograd.grad((model(x) - y).square().mean(), list(network.parameters()))
+    close(torch.cat([g.reshape(-1) for g in got]), want, 1e-14)
+    (one,) = torch.autograd.grad((model(x) - y).square().mean(), network.last.weight)
+    close(one, network.last.weight.grad, 1e-14)
+
+
+def test_mixing_is_found_after_a_look_at_the_output():
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.inner(x - x.mean(dim=1, keepdim=True))
+
+    x, _ = GROUPING.split(data()[0])
+    model = iga_torch.IGA(Mixing().double(), end=3)
+    assert model(x).shape == (12, 9, 3)
+    with pytest.raises(ValueError, match="depend on that sample alone"):
+        model(x).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = iga_torch.IGA(Mixing(), end=3)(x.float())
+    with pytest.raises(ValueError, match="depend on that sample alone"):
+        found.square().sum().backward()
+
+
+def test_arguments_that_belong_to_a_group_and_codes_with_a_graph():
+    class Rays(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode, self.inner = nn.Linear(2, 2), nn.Linear(6, 3)
+
+        def forward(self, x, view, code):
+            along = [x, view.expand(-1, x.shape[1], -1), code.expand(*x.shape[:2], -1)]
+            return self.inner(torch.tanh(torch.cat(along, dim=-1)))
+
+    network = Rays().double()
+    (x, _), (y, _) = map(GROUPING.split, data())
+    view = torch.rand(12, 1, 2).double()
+    model = iga_torch.IGA(network, end=5)
+    code = network.encode(torch.ones(1, 2).double())
+    (model(x, view, code) - y).square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rays = network
+
+        def forward(self, x):
+            return network(x[..., :2], x[..., :1, 2:], code.detach())
+
+    got = network.inner.weight.grad.clone()
+    network.encode.requires_grad_(False)
+    clear(network)
+    other = iga_torch.IGA(Joined(), end=5)
+    both = torch.cat([x, view.expand(-1, 9, -1)], dim=-1)
+    (other(both) - y).square().sum().backward()
+    close(got, network.inner.weight.grad, 1e-12)
+    close(model.transform.matrix(), other.transform.matrix(), 1e-12)

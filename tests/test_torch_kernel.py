@@ -1,5 +1,7 @@
 """`iga_torch.empirical_ntk` against explicit Jacobians, one backward pass a sample and output."""
 
+import warnings
+
 import pytest
 import torch
 from oracle import close
@@ -143,9 +145,8 @@ def test_checkpoints_of_the_reentrant_kind():
             x = x.detach().requires_grad_()
             return self.last(checkpoint(self.first, x, use_reentrant=True))
 
-    network, x = Reentrant().double(), torch.randn(5, 2).double()
-    J = jacobian(network, x)
-    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+    with pytest.raises(ValueError, match="pass use_reentrant=False"):
+        iga_torch.empirical_ntk(Reentrant(), torch.randn(5, 2))
 
 
 class Constant(nn.Module):
@@ -182,3 +183,118 @@ def test_bad_input(network, x, message):
 def test_bad_outputs():
     with pytest.raises(ValueError, match="outputs: expected one of sum, trace, full, got 'all'"):
         iga_torch.empirical_ntk(mlp(), torch.randn(4, 2), outputs="all")
+
+
+def test_an_order_that_the_ends_do_not_show():
+    class Sorted(nn.Module):
+        """Evaluates its points in another order, the first and the last in place."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3))
+
+        def forward(self, x):
+            order = torch.arange(len(x))
+            order[1:-1] = order[1:-1].flip(0)
+            return self.inner(x[order])[order]
+
+    network, x = Sorted().double(), torch.randn(7, 2).double()
+    J = jacobian(network, x)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+
+
+def test_a_network_that_begins_to_work_in_another_way():
+    class Later(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.late = nn.Linear(2, 4), nn.Linear(4, 3), False
+
+        def forward(self, x):
+            h = torch.sin(self.first(x))
+            if self.late:
+                h = h + self.last.weight.sum() * h
+            return self.last(h)
+
+    network, x = Later().double(), torch.randn(7, 2).double()
+    for late in (False, True):
+        network.late = late
+        J = jacobian(network, x)
+        close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+
+
+def test_a_share_that_the_ends_do_not_show():
+    class Hidden(nn.Module):
+        """A scripted layer, which no one sees, for the points in the middle."""
+
+        def __init__(self):
+            super().__init__()
+            self.seen, self.hidden = nn.Linear(2, 3), torch.jit.script(nn.Linear(2, 3))
+
+        def forward(self, x):
+            return self.seen(x) + (x[:, :1].abs() < 0.5) * self.hidden(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = Hidden().double()
+    x = torch.linspace(-1, 1, 14).reshape(7, 2).double()
+    J = jacobian(network, x)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+
+
+def test_hooks_on_parameters_are_left_out():
+    network, calls = make("custom"), []
+    x = torch.randn(5, 2).double()
+    J = jacobian(network, x)
+    for parameter in network.parameters():
+        parameter.register_hook(lambda g: calls.append(1) or 2 * g)
+    close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+    assert not calls
+    network(x).sum().backward()
+    assert calls
+
+
+def test_dtypes_together():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.coarse, self.fine = nn.Linear(2, 4), nn.Linear(4, 3).double()
+            self.empty = nn.Parameter(torch.empty(0))
+
+        def forward(self, x):
+            return self.fine(torch.tanh(self.coarse(x)).double())
+
+    network, x = Both(), torch.randn(5, 2)
+    J = jacobian(network, x)
+    got = iga_torch.empirical_ntk(network, x)
+    assert got.dtype == torch.float64
+    close(got, dense_kernel(J, J, "sum"), 1e-6)
+    assert not _KNOWN[network]._explicit
+
+
+def test_dropout_within_attention():
+    torch.manual_seed(0)
+    network = make("attention")
+    network.attention.dropout = 0.5
+    x = torch.randn(5, 2).double()
+    got = iga_torch.empirical_ntk(network.train(), x)
+    J = jacobian(network.eval(), x)
+    close(got, dense_kernel(J, J, "sum"), 1e-12)
+
+
+def test_reduced_matrix_products_hide_no_mixing():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 3)
+
+        def forward(self, x):
+            found = self.inner(x)
+            return found + 0.3 * found.mean(dim=0)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(ValueError, match="depend on that sample alone"):
+            iga_torch.empirical_ntk(Centred(), torch.randn(6, 2))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -405,3 +405,26 @@ def test_importing_the_core_loads_no_torch():
         warnings.simplefilter("error")
         network = Answer()
         iga_torch.IGA(network, GROUPING, end=3)(X).square().mean().backward()
+
+
+@pytest.mark.parametrize("how", ["assigned data", "vector", "loaded", "new optimizers"])
+def test_other_ways_to_change_parameters(how, made):
+    network = make("residual")
+    x, y = data()
+    model = iga_torch.IGA(network, GROUPING, end=5)
+    for _ in range(4):
+        model.zero_grad()
+        (model(x) - y).square().mean().backward()
+        moved = [p.detach() - 0.1 * p.grad for p in network.parameters()]
+        if how == "assigned data":
+            for parameter, value in zip(network.parameters(), moved, strict=True):
+                parameter.data = value
+        elif how == "vector":
+            flat = nn.utils.parameters_to_vector(moved)
+            nn.utils.vector_to_parameters(flat, network.parameters())
+        elif how == "loaded":
+            names = dict(network.named_parameters())
+            network.load_state_dict(dict(zip(names, moved, strict=True)), assign=True)
+        else:
+            torch.optim.Adam(network.parameters(), fused=True).step()
+    assert len(made) == 4

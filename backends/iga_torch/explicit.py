@@ -1,21 +1,19 @@
 """Per-sample gradients of parameters whose layers have no factors."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from iga_core import Rows, gram
+from iga_torch.checking import Leaves, alike
 from iga_torch.recording import WithoutDropout, evaluating
 from iga_torch.samples import Samples
 
 ROW_BYTES = 2**27
 """Explicit rows are held up to this size, twice while two blocks of rows meet; a row at least."""
-
-Leaves = Mapping[str, Tensor]
-Alike = Callable[[Tensor, Tensor, float], bool]
 
 
 class ExplicitRows:
@@ -31,7 +29,7 @@ class ExplicitRows:
         samples: Samples,
         heads: list[Tensor],
         wanted: Mapping[str, Tensor],
-        alike: Alike,
+        eps: float,
     ) -> None:
         """Give up batching if it fails, or differs from the gradients of one sample."""
         if self._one_by_one or not leaves:
@@ -45,7 +43,7 @@ class ExplicitRows:
         sizes = [gradient.numel() for gradient in expected]
         largest = max(float(gradient.abs().max()) for gradient in wanted.values())
         pairs = zip(found[0].split(sizes), expected, strict=True)
-        self._one_by_one = not all(alike(a, b, largest) for a, b in pairs)
+        self._one_by_one = not all(alike(a, b, largest, eps) for a, b in pairs)
 
     def kernel(
         self,
@@ -60,6 +58,7 @@ class ExplicitRows:
         Costs one per-sample gradient of every sample and head for each batch of parameters whose
         rows fit in `ROW_BYTES`; where one parameter's do not, blocks of rows meet in pairs.
         """
+        find = self._alone if self._one_by_one else self._batched
         left, right = sides[0], sides[-1]
         rows = len(heads) if full else 1
         total = heads[0].new_zeros((left.count * rows, right.count * rows))
@@ -71,7 +70,7 @@ class ExplicitRows:
                 samples: Samples, start: int, batch: Leaves = batch, size: int = size
             ) -> Rows:
                 part = samples.some(start, min(start + size, samples.count))
-                jacobians = self._jacobians(network, batch, part, heads)
+                jacobians = find(network, batch, part, heads)
                 if full:
                     return Rows(torch.stack(jacobians, dim=1).flatten(0, 1))
                 return Rows(torch.cat(jacobians, dim=1))
@@ -87,12 +86,6 @@ class ExplicitRows:
                     if len(sides) == 1 and i != j:
                         total[other, place] += share.T
         return total
-
-    def _jacobians(
-        self, network: nn.Module, leaves: Leaves, samples: Samples, heads: list[Tensor]
-    ) -> list[Tensor]:
-        find = self._alone if self._one_by_one else self._batched
-        return find(network, leaves, samples, heads)
 
     @staticmethod
     def _batched(
@@ -116,7 +109,7 @@ class ExplicitRows:
             with evaluating(network), WithoutDropout(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 gradients = over_samples(values, head, *stacked)
-            found.append(_row(gradients[name].detach() for name in leaves))
+            found.append(_row(gradients[name].detach() for name in leaves).to(head.dtype))
         return found
 
     @staticmethod
@@ -143,7 +136,7 @@ class ExplicitRows:
                             for leaf, g in zip(leaves.values(), gradients, strict=True)
                         )
                     )
-        return [torch.cat(rows) for rows in found]
+        return [torch.cat(rows).to(head.dtype) for rows, head in zip(found, heads, strict=True)]
 
 
 def _row(gradients: Iterator[Tensor]) -> Tensor:

@@ -6,8 +6,9 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from iga_torch.checking import trained
 from iga_torch.samples import Samples
-from iga_torch.tangents import Tangents, trained
+from iga_torch.tangents import Tangents
 
 Outputs = Literal["sum", "trace", "full"]
 
@@ -48,8 +49,8 @@ def empirical_ntk(
     Linear layers and embeddings cost ``n n' u u' (d_in + d_out)`` for u uses in a sample, see
     `iga_core.gram` (times C for the outputs' cotangents of "trace", C² for "full"); all other
     parameters their explicit per-sample gradients, of which `iga_torch.explicit.ROW_BYTES` are
-    held at a time. Both are compared with autograd on two samples when a network is first seen
-    with samples of a shape. Dropout is left out.
+    held at a time. Both are compared with autograd when a network is first seen with samples of a
+    shape. Dropout is left out.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from iga_core import Grouping
+from iga_torch.checking import require_tensor
+from iga_torch.recording import FLOATS
 from iga_torch.samples import Key, Samples, arguments_of, leading
 
 
@@ -22,8 +24,8 @@ class Layout:
         Keys of the arguments with the leading axes of the points.
     axes : int
         How many leading axes these are.
-    groups, points, centre : int
-        See `Grouping`.
+    groups : int
+        How many there are.
     index : Tensor of int64, shape (n, p), optional
         Where the grouped points are in the data's own order; None if they come in groups.
     """
@@ -32,8 +34,6 @@ class Layout:
     sampled: frozenset[Key]
     axes: int
     groups: int
-    points: int
-    centre: int
     index: Tensor | None
 
     def grouped(self, values: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Layout:
         """Return the call at positions (n, s) of each group, one sample a group."""
         if self.index is None:
             rows = torch.arange(self.groups, device=positions.device)[:, None]
-            parts = [tensor.detach()[rows, positions] for tensor in tensors]
+            parts = [t.detach()[rows, positions] if t.shape[1] > 1 else t.detach() for t in tensors]
             axis, each = 0, 1
         else:
             axis, each = self.axes - 1, positions.shape[1]
@@ -97,13 +97,8 @@ def layout_of(
                 f"coords: expected shape (groups, points, ...) of three axes or more, got {shape}; "
                 "use Grouping.split first, or pass grouping= to IGA"
             )
-        sampled = leading(arguments, shape[:2])
-        layout: tuple[int, int, int, Tensor | None] = (
-            shape[0],
-            shape[1],
-            (shape[1] - 1) // 2,
-            None,
-        )
+        sampled = leading(arguments, shape[:2]) | leading(arguments, (shape[0], 1))
+        groups, where = shape[0], None
     else:
         count = index.grouping.count
         if coords.ndim < 2 or not (shape[0] == count or shape[:2] == (1, count)):
@@ -113,16 +108,27 @@ def layout_of(
                 "another grouping"
             )
         sampled = leading(arguments, shape[: 1 if shape[0] == count else 2])
-        grouping = index.grouping
-        layout = (grouping.groups, grouping.points, grouping.centre, index.on(coords.device))
+        groups, where = index.grouping.groups, index.on(coords.device)
     axes = 2 if index is None or shape[0] != index.grouping.count else 1
     kept = [arguments[key] for key in arguments if key in sampled]
-    others = {key: None if key in sampled else value for key, value in arguments.items()}
-    return Layout(others, sampled, axes, *layout), kept
+    others = {key: None if key in sampled else _given(value) for key, value in arguments.items()}
+    return Layout(others, sampled, axes, groups, where), kept
 
 
-def require_points(layout: Layout, output: Tensor, coords: Tensor) -> None:
-    """Raise unless there is a row of channels for each point."""
+def _given(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def require_points(layout: Layout, output: Any, coords: Tensor) -> None:
+    """Raise unless there is a row of channels for each point, in a float dtype or autocast's."""
+    require_tensor(output)
+    kind = output.device.type
+    reduced = torch.is_autocast_enabled(kind) and output.dtype == torch.get_autocast_dtype(kind)
+    if output.dtype not in FLOATS and not reduced:
+        raise TypeError(
+            f"output: expected float32 or float64, got {output.dtype}; "
+            "return output.float(), or put the call under torch.autocast"
+        )
     leading_axes = tuple(coords.shape[: layout.axes])
     if output.ndim != layout.axes + 1 or tuple(output.shape[:-1]) != leading_axes:
         wanted = ", ".join(map(str, leading_axes))

@@ -1,6 +1,7 @@
 """What an evaluation does with the trained parameters, read while it runs."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ DROPOUTS = frozenset(
         F.dropout3d,
         F.alpha_dropout,
         F.feature_alpha_dropout,
+        torch.dropout,
+        torch.alpha_dropout,
+        torch.feature_dropout,
+        torch.feature_alpha_dropout,
     }
 )
 FLOATS = (torch.float32, torch.float64)
@@ -79,6 +84,11 @@ class WithoutDropout(TorchFunctionMode):
         if func in DROPOUTS:
             self.dropped = True
             return args[0] if args else kwargs["input"]
+        if func is F.multi_head_attention_forward:
+            given = inspect.signature(func).bind(*args, **kwargs)
+            self.dropped |= given.arguments["training"] and given.arguments["dropout_p"] > 0
+            given.arguments["dropout_p"] = 0.0
+            args, kwargs = given.args, given.kwargs
         return self._call(func, args, kwargs)
 
     def _call(
@@ -186,11 +196,13 @@ class Recording(WithoutDropout):
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Evaluate a network in full precision, uncompiled, and leave its buffers as they were.
+    """Evaluate a network without autocast, compilation and the hooks of its parameters.
 
-    Gives a list in which, at the end, those buffers are that the evaluation had changed.
+    Its buffers are left as they were. Gives a list that holds, at the end, those that it changed.
     """
     changed: list[Tensor] = []
+    hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in network.parameters()
+             if p._backward_hooks]  # fmt: skip
     kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in network.buffers()]
     try:
         with contextlib.ExitStack() as stack:
@@ -199,8 +211,12 @@ def evaluating(network: nn.Module) -> Iterator[list[Tensor]]:
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
+            for registered, _ in hooks:
+                registered.clear()
             yield changed
     finally:
+        for registered, own in hooks:
+            registered.update(own)
         with torch.no_grad():
             for buffer, version, before in kept:
                 if buffer._version != version or _differs_on_host(buffer, before):

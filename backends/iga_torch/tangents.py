@@ -1,27 +1,29 @@
 """The Jacobian of any network's outputs with respect to its trained parameters, as factors."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
 from iga_core import LayerFactors, Lookup, Rows, gram
 from iga_core.kernel import Factor
-from iga_torch.explicit import ExplicitRows
-from iga_torch.recording import (
-    FLOATS,
-    LinearUse,
-    LookupUse,
-    Recording,
-    WithoutDropout,
-    evaluating,
+from iga_torch.checking import (
+    REDUCED_EPS,
+    Leaves,
+    alike,
+    full_precision,
+    gradients,
+    precision,
+    reduced_precision,
+    require_alike,
+    require_output,
+    unreached,
 )
+from iga_torch.explicit import ExplicitRows
+from iga_torch.recording import FLOATS, LinearUse, LookupUse, Recording, evaluating
 from iga_torch.samples import Samples
-
-Leaves = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,10 @@ class Part:
             self.cotangents.transpose(0, 1).flatten(0, 1),
         )
 
-    def shares(self, sample: int) -> dict[str, Tensor]:
-        """Return the gradients of this use's parameters for one sample, summed over the heads."""
-        cotangents, operand = self.cotangents[:, sample].sum(dim=0), self.operand[sample]
+    def shares(self, weights: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of this use's parameters, summed over the heads and samples."""
+        cotangents = (self.cotangents.sum(dim=0) * weights[:, None, None]).flatten(0, 1)
+        operand = self.operand.flatten(0, 1)
         if isinstance(self.use, LookupUse):
             table = cotangents.new_zeros(self.use.shape)
             return {self.use.table: table.index_add_(0, operand, cotangents)}
@@ -68,13 +71,19 @@ class Evaluation:
     steady: bool
     """Whether another evaluation gives the same: no dropout, no buffer that moves."""
 
+    def form(self) -> tuple[object, ...]:
+        """Return what tells one way of evaluating from another."""
+        uses = tuple((type(p.use), *sorted(p.use.parameters), p.operand.shape) for p in self.parts)
+        return uses, frozenset(self.others)
+
 
 class Tangents:
     """How the Jacobian of a network is had: from which parameters' factors, and which rows.
 
     A parameter has factors where `Recording` understands every operation that reads it. At the
     first call of each form, the shares of two samples are compared with autograd on that sample
-    alone; a parameter that differs is given explicit rows from then on.
+    alone, and those of all samples, with random weights, with autograd on all; a parameter that
+    differs is given explicit rows from then on.
     """
 
     def __init__(self) -> None:
@@ -121,7 +130,7 @@ class Tangents:
             heads = _heads(evaluations[0].outputs, outputs)
             shares.append(self._rows.kernel(network, rows, sides, heads, full))
         if not shares:
-            raise _unreached()
+            raise unreached()
         return sum(shares[1:], start=shares[0])
 
     def _evaluate(
@@ -151,7 +160,7 @@ class Tangents:
                 continue
             signals = [torch.zeros_like(reaching[0]) if b is None else b for b in found_for]
             together = torch.stack(signals) if len(signals) > 1 else signals[0][None]
-            part = _part(use, together, samples.count)
+            part = _part(use, together.to(flat.dtype), samples.count)
             if part is None:
                 others |= use.parameters
             else:
@@ -169,128 +178,68 @@ class Tangents:
         leaves: Leaves,
         samples: Samples,
         outputs: str,
-        evaluation: Evaluation,
+        seen: Evaluation,
         witness: Tensor | None,
     ) -> None:
-        """Hold two samples against autograd, once for each form of call."""
+        """Hold the shares against autograd, once for each form of call; see the class."""
         modes = tuple(module.training for module in network.modules())
-        form = (samples.shapes(), outputs, tuple(map(id, leaves.values())), modes)
+        ids = tuple(map(id, leaves.values()))
+        form = (samples.shapes(), outputs, ids, modes, seen.form())
         if form in self._checked:
             return
-        if witness is not None and evaluation.steady:
-            _require_alike(evaluation.outputs, witness)
-        heads = _heads(evaluation.outputs, outputs)
-        for sample in sorted({0, samples.count - 1}):
-            alone = samples.some(sample, sample + 1)
-            found, wanted = _gradients_alone(network, leaves, alone, sum(heads[1:], heads[0]))
-            _require_alike(evaluation.outputs[sample : sample + 1], found)
-            scale = max(float(gradient.abs().max()) for gradient in wanted.values())
-            explicit = self._explicit | evaluation.others
-            got = _shares(evaluation.parts, sample)
-            for name in set(wanted) - explicit:
-                share = got.get(name, torch.zeros_like(wanted[name]))
-                if not alike(share, wanted[name], scale):
-                    self._explicit.add(name)
-            rows = {name: leaves[name] for name in leaves if name in explicit | self._explicit}
-            self._rows.check(network, rows, alone, heads, wanted, alike)
+        reduced = reduced_precision()
+        with full_precision():
+            evaluation = self._evaluate(network, leaves, samples, outputs)
+            eps = precision(leaves, evaluation.outputs)
+            if witness is not None and evaluation.steady:
+                low = reduced or witness.dtype not in FLOATS
+                require_alike(witness, evaluation.outputs, REDUCED_EPS if low else eps)
+            heads = _heads(evaluation.outputs, outputs)
+            head = sum(heads[1:], heads[0])
+            generator = numpy.random.default_rng(0)
+            weights = torch.from_numpy(
+                generator.uniform(0.5, 1.5, samples.count)
+                * generator.choice([-1, 1], samples.count)
+            ).to(head)
+            self._compare(network, leaves, samples, evaluation, weights, head, eps)
+            for sample in sorted({0, samples.count - 1}):
+                alone = samples.some(sample, sample + 1)
+                chosen = torch.zeros_like(weights)
+                chosen[sample] = 1
+                found, wanted = self._compare(network, leaves, alone, evaluation, chosen, head, eps)
+                require_alike(evaluation.outputs[sample : sample + 1], found, eps)
+                explicit = self._explicit | evaluation.others
+                rows = {name: leaf for name, leaf in leaves.items() if name in explicit}
+                self._rows.check(network, rows, alone, heads, wanted, eps)
         self._checked.add(form)
 
+    def _compare(
+        self,
+        network: nn.Module,
+        leaves: Leaves,
+        samples: Samples,
+        evaluation: Evaluation,
+        weights: Tensor,
+        head: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Find the parameters whose weighted shares are not the gradients of these samples.
 
-def trained(network: nn.Module) -> dict[str, Tensor]:
-    """Return the trained parameters by name, or raise where there is none."""
-    leaves: dict[str, Tensor] = {
-        name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
-    }
-    if not leaves:
-        raise ValueError(
-            "network: expected a trainable parameter, got none; unfreeze one with requires_grad_()"
+        `weights` are of all samples of the evaluation; the samples are those that are not zero.
+        """
+        found, wanted = gradients(
+            network, leaves, samples, weights[weights != 0][:, None, None] * head
         )
-    for name, leaf in leaves.items():
-        if leaf.dtype not in (*FLOATS, torch.complex64, torch.complex128):
-            raise TypeError(
-                f"network: expected parameters of float32 or float64, got {leaf.dtype} for {name}; "
-                "keep them in float32 and use torch.autocast for speed"
-            )
-    return leaves
-
-
-def require_output(found: Any, samples: Samples) -> None:
-    """Raise unless a network gave one tensor of a real float dtype, a row of channels a point."""
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            f"network: expected it to return one tensor, got {type(found).__name__}; "
-            "wrap it in a module that returns the outputs alone"
-        )
-    if found.dtype not in FLOATS:
-        raise TypeError(
-            f"output: expected float32 or float64, got {found.dtype}; "
-            "return output.float(), or use torch.autocast around the call"
-        )
-    length = samples.count * samples.each
-    if found.ndim < samples.axis + 2 or found.shape[samples.axis] != length:
-        wanted = ", ".join([*["1"] * samples.axis, str(length), "..."])
-        raise ValueError(
-            f"output: expected shape ({wanted}, channels), got {tuple(found.shape)}; "
-            "return one row of channels a point"
-        )
-
-
-def alike(got: Tensor, wanted: Tensor, scale: float) -> bool:
-    """Say whether two gradients agree to half of the digits; `scale` is the largest of all."""
-    eps = _eps(wanted)
-    largest = float(wanted.abs().max())
-    difference = float((got - wanted).abs().max())
-    return math.isfinite(difference) and difference <= eps**0.5 * largest + eps * scale
-
-
-def _require_alike(together: Tensor, alone: Tensor) -> None:
-    difference = float((together - alone).abs().max())
-    largest = float(alone.abs().max())
-    if difference > 10 * _eps(alone) ** 0.5 * max(largest, float(together.abs().max())):
-        raise ValueError(
-            "network: expected the output of a sample to depend on that sample alone, got one that "
-            f"differs by {difference / (largest or 1.0):.2g} of its size among other samples; put "
-            "BatchNorm into eval mode, and let nothing mix or draw at random across samples"
-        )
-
-
-def _eps(tensor: Tensor) -> float:
-    reduced = tensor.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return 2.0**-8 if reduced else float(torch.finfo(tensor.dtype).eps)
-
-
-def _gradients_alone(
-    network: nn.Module, leaves: Leaves, sample: Samples, head: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Evaluate one sample by itself: its outputs (1, points, C), and their gradients."""
-    try:
-        with evaluating(network), WithoutDropout():
-            found = sample.call(network)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            "network: expected one that can evaluate a sample by itself, got "
-            f"{type(error).__name__} ({error}); put BatchNorm into eval mode"
-        ) from error
-    require_output(found, sample)
-    if not found.requires_grad:
-        raise _unreached()
-    with evaluating(network):
-        flat = found.reshape(1, -1, found.shape[-1])
-        gradients = torch.autograd.grad(
-            (flat * head).sum(), list(leaves.values()), allow_unused=True
-        )
-    dense = {
-        name: torch.zeros_like(leaf) if gradient is None else gradient.to_dense()
-        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
-    }
-    return flat.detach(), dense
-
-
-def _unreached() -> ValueError:
-    return ValueError(
-        "network: expected outputs that depend on a trained parameter, got none that do; "
-        "unfreeze one, or train without an adjustment"
-    )
+        scale = max(float(gradient.abs().max()) for gradient in wanted.values())
+        got: dict[str, Tensor] = {}
+        for part in evaluation.parts:
+            for name, share in part.shares(weights).items():
+                got[name] = got[name] + share if name in got else share
+        for name, gradient in wanted.items():
+            share = got.get(name, torch.zeros_like(gradient))
+            if not alike(share, gradient, scale, eps):
+                self._explicit.add(name)
+        return found, wanted
 
 
 def _heads(outputs: Tensor, kind: str) -> list[Tensor]:
@@ -310,20 +259,12 @@ def _part(use: LinearUse | LookupUse, cotangents: Tensor, count: int) -> Part | 
         return None
     signals = cotangents.reshape(len(cotangents), count, -1, cotangents.shape[-1])
     if isinstance(use, LinearUse):
-        return Part(use, use.inputs.reshape(count, signals.shape[2], -1), signals)
+        operand = use.inputs.reshape(count, signals.shape[2], -1)
+        return Part(use, operand.to(signals.dtype), signals)
     indices = use.indices.reshape(count, -1)
     if use.padding is not None:
         signals = signals * (indices != use.padding)[..., None]
     return Part(use, indices, signals)
-
-
-def _shares(parts: list[Part], sample: int) -> dict[str, Tensor]:
-    """Return the gradients for one sample of all parameters that have factors."""
-    found: dict[str, Tensor] = {}
-    for part in parts:
-        for name, share in part.shares(sample).items():
-            found[name] = found[name] + share if name in found else share
-    return found
 
 
 def _factors(parts: list[Part], explicit: set[str], full: bool) -> list[Factor]:

@@ -13,8 +13,8 @@ from torch.nn.functional import mse_loss
 from iga_core import Adjustment, Grouping, SpectralTransform
 from iga_core import optimizers as core
 from iga_core._arrays import common_namespace, require_count, require_finite, require_shape
+from iga_torch.checking import trained
 from iga_torch.muon import Muon
-from iga_torch.tangents import trained
 from iga_torch.wrapper import IGA
 
 HOST_BYTES = 2**30

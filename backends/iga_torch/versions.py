@@ -1,8 +1,10 @@
 """When the parameters change."""
 
+import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from types import FrameType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -11,35 +13,31 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils.weak import WeakIdKeyDictionary
 
-_TURNS: "WeakKeyDictionary[Optimizer, int]" = WeakKeyDictionary()
-"""Grows as each optimizer begins and ends a step; odd in between."""
+_COUNT = itertools.count()
+_RUNNING: "WeakKeyDictionary[Optimizer, int]" = WeakKeyDictionary()
+"""Optimizers that began a step, and have not ended it unless by an exception: which step it is."""
+_STEPPED: Any = WeakIdKeyDictionary()
+"""The last step of each parameter."""
 
 
-def version(parameters: Iterable[Tensor]) -> tuple[object, ...]:
+def version(parameters: Collection[Tensor]) -> tuple[object, ...]:
     """Return what stays equal while these parameters are the same version.
 
-    A version ends with a step of an optimizer that holds one of them, and with every change in
-    place that PyTorch counts. (It counts neither those of fused optimizers nor those through
-    `.data`.) All of a ``step(closure)`` is one version, however often the closure is called.
+    A version ends with a step of an optimizer that holds one of them, and with every change that
+    PyTorch counts. (It counts neither those of fused optimizers nor those in place of `.data`.)
+    All of a ``step(closure)`` is one version, however often the closure is called.
     """
-    parameters = list(parameters)
     known = frozenset(map(id, parameters))
-    turns = {optimizer: turn for optimizer, turn in _TURNS.items() if _holds(optimizer, known)}
-    for optimizer, turn in turns.items():
-        if _within_step(optimizer):
-            return ("within", id(optimizer), turn)
-    return ("between", sum(turns.values()), sum(parameter._version for parameter in parameters))
+    for optimizer, step in _RUNNING.items():
+        held = (p for group in optimizer.param_groups for p in group["params"])
+        if any(id(p) in known for p in held) and _is_on_stack(optimizer):
+            return ("within", step)
+    return tuple((id(p), p.data_ptr(), p._version, _STEPPED.get(p)) for p in parameters)
 
 
-def _holds(optimizer: Optimizer, known: frozenset[int]) -> bool:
-    return any(id(p) in known for group in optimizer.param_groups for p in group["params"])
-
-
-def _within_step(optimizer: Optimizer) -> bool:
-    # The stack knows it even where an exception has ended the last step.
-    if _TURNS[optimizer] % 2 == 0:
-        return False
+def _is_on_stack(optimizer: Optimizer) -> bool:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "step" and frame.f_locals.get("self") is optimizer:
@@ -49,13 +47,15 @@ def _within_step(optimizer: Optimizer) -> bool:
 
 
 def _begins(optimizer: Optimizer, *_: object) -> None:
-    turn = _TURNS.get(optimizer, 0)
-    _TURNS[optimizer] = turn + 1 + turn % 2
+    _RUNNING[optimizer] = next(_COUNT)
 
 
 def _ends(optimizer: Optimizer, *_: object) -> None:
-    turn = _TURNS.get(optimizer, 0)
-    _TURNS[optimizer] = turn + 2 - turn % 2
+    _RUNNING.pop(optimizer, None)
+    step = next(_COUNT)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            _STEPPED[parameter] = step
 
 
 register_optimizer_step_pre_hook(_begins)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from iga_core import Adjustment, AdjustmentState, Grouping, SpectralTransform, adjust
+from iga_torch.checking import trained
 from iga_torch.choosing import Candidates, Chooser, at, chosen
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
 from iga_torch.layout import Index, Layout, layout_of, require_points
 from iga_torch.recording import FLOATS
 from iga_torch.state import read, written
-from iga_torch.tangents import Tangents, trained
+from iga_torch.tangents import Tangents
 from iga_torch.versions import version
 
 
@@ -30,6 +31,7 @@ class Call:
     layout: Layout
     leaves: dict[str, Tensor]
     version: object
+    form: object = None
     witness: Tensor | None = None
     """The outputs, where this form of call is seen for the first time."""
 
@@ -78,9 +80,17 @@ class IGA(nn.Module):
     each number in a group.
 
     With data in pieces, the representatives are those of the pass before, once there was one, and
-    ``reach="mean"`` takes the means over the columns of each piece. A version of the parameters
-    ends with a step of a `torch.optim.Optimizer` or a change in place that PyTorch counts; all of
-    a ``step(closure)`` has one transform.
+    ``reach="mean"`` takes the means over the columns of each piece. All calls of as many groups at
+    one version of the parameters are taken for pieces of the same groups, and with ``refresh > 1``
+    those of the versions between too: accumulate one batch of groups a step.
+
+    A version ends with a step of a `torch.optim.Optimizer` or a change that PyTorch counts; all of
+    a ``step(closure)`` has one transform. A loop of your own that writes ``p.data`` in place
+    escapes notice: write ``p`` under `torch.no_grad` instead.
+
+    The network is evaluated once more in each version, and a few times on its first call. Buffers
+    and random numbers of dropout are left alone; what else its `forward` does is done again.
+    Arguments that other networks made are taken as given: the kernel has no part of those.
     """
 
     def __init__(
@@ -172,14 +182,12 @@ class IGA(nn.Module):
 
     @torch.compiler.disable
     def _ends(self, output: Any, call: Call, tensors: list[Tensor]) -> Tensor:
-        _require_floats(output)
         require_points(call.layout, output, tensors[0])
         if not output.requires_grad:
             return output
         form = (call.layout.axes, *((t.shape, t.dtype) for t in tensors), *call.leaves)
-        if form not in self._seen and output.dtype in FLOATS:
-            self._seen.add(form)
-            call = dataclasses.replace(call, witness=output.detach())
+        if form not in self._seen:
+            call = dataclasses.replace(call, form=form, witness=output.detach())
         found: Tensor = _Watch.apply(output, self, call, tensors)
         return found
 
@@ -212,7 +220,7 @@ class IGA(nn.Module):
         if not on_host:
             finite = finite & torch.isfinite(change).all()
             change = torch.where(finite, change, torch.zeros_like(change))
-            if self._not_finite.noted(~finite):
+            if finite.is_cuda and self._not_finite.noted(~finite):
                 self._warn("cotangent")
         return call.layout.plus(cotangent, change.to(cotangent.dtype))
 
@@ -264,6 +272,8 @@ class IGA(nn.Module):
             outputs=adjustment.outputs,
             witness=witness,
         )
+        if witness is not None:
+            self._seen.add(call.form)
         if kernel.device.type == "cpu" and not torch.isfinite(kernel).all():
             self._warn("kernel")
             return Pass(call.version, groups, None, own, own is not None)
@@ -375,21 +385,9 @@ def _settings(adjustment: Mapping[str, Any]) -> Adjustment:
     return Adjustment(**adjustment)
 
 
-def _require_floats(output: Any) -> None:
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"network: expected it to return one tensor, got {type(output).__name__}; "
-            "wrap it in a module that returns the outputs alone"
-        )
-    kind = output.device.type
-    reduced = torch.is_autocast_enabled(kind) and output.dtype == torch.get_autocast_dtype(kind)
-    if output.dtype not in FLOATS and not reduced:
-        raise TypeError(
-            f"output: expected float32 or float64, got {output.dtype}; "
-            "return output.float(), or put the call under torch.autocast"
-        )
-
-
 def _is_wanted(leaf: Tensor) -> bool:
     """Say whether the running backward pass reaches this parameter."""
-    return bool(torch._C._will_engine_execute_node(get_gradient_edge(leaf).node))
+    try:
+        return bool(torch._C._will_engine_execute_node(get_gradient_edge(leaf).node))
+    except RuntimeError:  # so torch says that `torch.autograd.grad` was asked for the leaf itself
+        return True
