@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from array_api_compat import array_namespace, device
+
 from iga_core._arrays import Array, common_namespace, on_host, require_count, require_square
 from iga_core.sampling import SamplingRule
-from iga_core.spectrum import leading_eigenpairs
-from iga_core.transform import SpectralTransform, spectral_transform
+from iga_core.spectrum import eigenpairs, require_symmetric
+from iga_core.transform import SpectralTransform, equalised
 
 GUARD_VECTORS = 10
 
@@ -165,15 +167,25 @@ def adjust(
             "lower end or make more groups"
         )
     state = state or AdjustmentState()
+    require_symmetric(kernel)
     if on_host(kernel):
-        values, vectors = leading_eigenpairs(kernel, adjustment.end + 1)
+        values, vectors = eigenpairs(kernel, adjustment.end + 1, None)
         tracked = None
     else:
         start = state.vectors
         if start is not None and start.shape[0] != n:
             start = None
         count = min(n, adjustment.end + 1 + GUARD_VECTORS)
-        values, vectors = leading_eigenpairs(kernel, count, start)
-        tracked = vectors
-    transform = spectral_transform(values, vectors, adjustment)
+        values, vectors = eigenpairs(kernel, count, start)
+        tracked = _still_finite(vectors, start)
+    transform = equalised(values, vectors, adjustment)
     return transform, AdjustmentState(state.step + 1, transform, tracked)
+
+
+def _still_finite(vectors: Array, start: Array | None) -> Array:
+    """Return vectors to track from, those before where these are not finite: by a mask."""
+    xp = array_namespace(vectors)
+    if start is None:
+        n, count = vectors.shape
+        start = xp.eye(n, count, dtype=vectors.dtype, device=device(vectors))
+    return xp.where(xp.all(xp.isfinite(vectors)), vectors, start)

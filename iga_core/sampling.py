@@ -73,7 +73,7 @@ def representatives(
         )
     if rule == "largest":
         require_finite("cotangent", cotangent, "skip this step")
-        return Largest(samples).look(cotangent).positions
+        return _best(_scores(cotangent), samples)
     positions = blind_positions(groups, points, rule, samples, centre=centre, seed=seed)
     return xp.asarray(positions, device=device(cotangent))
 
@@ -157,10 +157,7 @@ class Largest:
             return
         pieces = [piece for piece, _ in self._waiting]
         xp = array_namespace(*pieces)
-        magnitudes = xp.abs(xp.concat(pieces, axis=1))
-        # Channels are few: adding them one by one is far quicker than a sum over a short axis.
-        channels = (magnitudes[:, :, c] for c in range(magnitudes.shape[2]))
-        scores = functools.reduce(operator.add, channels)
+        scores = _scores(xp.concat(pieces, axis=1))
         columns = [
             xp.arange(first, first + piece.shape[1], dtype=xp.int64, device=device(piece))
             for piece, first in self._waiting
@@ -176,11 +173,24 @@ class Largest:
         scores, positions = (
             xp.concat(parts, axis=1) for parts in zip(*earlier, later, strict=True)
         )
-        if self._samples == 1:
-            order = xp.argmax(scores, axis=1, keepdims=True)
-        else:
-            order = xp.argsort(-scores, axis=1, stable=True)[:, : self._samples]
+        order = _best(scores, self._samples)
         self._best = (
             xp.take_along_axis(scores, order, axis=1),
             xp.take_along_axis(positions, order, axis=1),
         )
+
+
+def _scores(cotangent: Array) -> Array:
+    """Return ``sum |g|`` over channels, (n, p)."""
+    magnitudes = array_namespace(cotangent).abs(cotangent)
+    # Channels are few: adding them one by one is far quicker than a sum over a short axis.
+    channels = (magnitudes[:, :, c] for c in range(magnitudes.shape[2]))
+    return functools.reduce(operator.add, channels)
+
+
+def _best(scores: Array, samples: int) -> Array:
+    """Return the columns of the largest scores, (n, samples), ties to the lowest."""
+    xp = array_namespace(scores)
+    if samples == 1:
+        return xp.argmax(scores, axis=1, keepdims=True)
+    return xp.argsort(-scores, axis=1, stable=True)[:, :samples]

@@ -48,15 +48,13 @@ def leading_eigenpairs(
     -----
     ``O(n^3)`` by `eigh`, ``O(n^2 k)`` from a start.
     """
-    xp = common_namespace(kernel=kernel)
+    common_namespace(kernel=kernel)
     n = require_square("kernel", kernel)
     require_nonempty("kernel", kernel)
     if require_count("count", count, 1) > n:
         raise ValueError(f"count: expected at most {n} for this kernel, got {count}; lower it")
-    _require_symmetric(kernel)
-    if start is None:
-        values, vectors = xp.linalg.eigh(kernel)
-    else:
+    require_symmetric(kernel)
+    if start is not None:
         common_namespace(kernel=kernel, start=start)
         require_shape("start", start, (n, "k"), "pass vectors of an earlier call")
         if not count <= start.shape[1] <= n:
@@ -65,6 +63,15 @@ def leading_eigenpairs(
                 "pass the vectors of an earlier call with as large a count"
             )
         require_finite("start", start, "leave it out")
+    return eigenpairs(kernel, count, start)
+
+
+def eigenpairs(kernel: Array, count: int, start: Array | None) -> tuple[Array, Array]:
+    """Return what `leading_eigenpairs` does, of arguments that are known to be right."""
+    xp = array_namespace(kernel)
+    if start is None:
+        values, vectors = xp.linalg.eigh(kernel)
+    else:
         values, vectors = _rayleigh_ritz(kernel, start)
     found = values.shape[0]
     descending = xp.arange(found - 1, found - 1 - count, -1, device=device(kernel))
@@ -80,7 +87,8 @@ def _rayleigh_ritz(kernel: Array, basis: Array) -> tuple[Array, Array]:
     return values, basis @ rotation
 
 
-def _require_symmetric(kernel: Array) -> None:
+def require_symmetric(kernel: Array) -> None:
+    """Raise where a kernel is known not to be finite and symmetric, see `on_host`."""
     require_finite("kernel", kernel, "skip this step, or lower the learning rate")
     if on_host(kernel):
         xp = array_namespace(kernel)

@@ -139,7 +139,7 @@ def spectral_transform(
     TypeError, ValueError
         If there are too few pairs, they do not match or, on a CPU, are not finite.
     """
-    xp = common_namespace(values=values, vectors=vectors)
+    common_namespace(values=values, vectors=vectors)
     needed = adjustment.end + 1
     if values.ndim != 1 or values.shape[0] < needed:
         raise ValueError(
@@ -149,8 +149,14 @@ def spectral_transform(
     require_shape("vectors", vectors, ("n", values.shape[0]), "one column an eigenvalue")
     require_finite("values", values, "skip this step")
     require_finite("vectors", vectors, "skip this step")
-    values = values[:needed]
-    equalised = slice(adjustment.start, adjustment.end)
+    return equalised(values, vectors, adjustment)
+
+
+def equalised(values: Array, vectors: Array, adjustment: "Adjustment") -> SpectralTransform:
+    """Return what `spectral_transform` does, of arguments that are known to be right."""
+    xp = array_namespace(values)
+    values = values[: adjustment.end + 1]
+    chosen = slice(adjustment.start, adjustment.end)
     safe = values > vectors.shape[0] * float(xp.finfo(values.dtype).eps) * xp.abs(values[0])
     if adjustment.level == "next":
         reference = xp.min(xp.where(safe, values, xp.abs(values[0])))
@@ -158,4 +164,4 @@ def spectral_transform(
         reference = values[adjustment.start]
     ones = xp.ones_like(values)
     weights = xp.where(safe, 1 - reference / xp.where(safe, values, ones), xp.zeros_like(values))
-    return SpectralTransform(values, vectors[:, equalised], weights[equalised])
+    return SpectralTransform(values, vectors[:, chosen], weights[chosen])

@@ -173,3 +173,32 @@ def test_a_large_finite_kernel_is_finite():
 def test_bad_settings_say_what_to_do(settings, error, message):
     with pytest.raises(error, match=message):
         Adjustment(**settings)
+
+
+def test_tracking_recovers_from_a_kernel_that_is_not_finite(monkeypatch):
+    for room in ("adjustment", "_arrays", "spectrum"):
+        monkeypatch.setattr(f"iga_core.{room}.on_host", lambda _: False)
+    monkeypatch.setattr("numpy.linalg.eigh", _eigh_that_gives_nan)
+    generator = np.random.default_rng(0)
+    vectors = np.linalg.qr(generator.normal(size=(30, 30)))[0]
+    kernel = vectors @ np.diag(0.5 ** np.arange(30)) @ vectors.T
+    adjustment, state = Adjustment(end=4), None
+    for K in (kernel, kernel * np.nan, kernel, kernel, kernel):
+        transform, state = adjust(K, adjustment, state)
+        assert np.all(np.isfinite(state.vectors))
+    exact = dense_transform(kernel, 0, 4, "next")
+    np.testing.assert_allclose(transform.matrix(), exact, atol=1e-4)
+    _, state = adjust(kernel * np.nan, adjustment, None)
+    for _ in range(6):
+        transform, state = adjust(kernel, adjustment, state)
+    np.testing.assert_allclose(transform.matrix(), exact, atol=1e-4)
+
+
+EIGH = np.linalg.eigh
+
+
+def _eigh_that_gives_nan(matrix):
+    """As on a GPU, where nothing is raised."""
+    if not np.all(np.isfinite(matrix)):
+        return np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
+    return EIGH(matrix)
