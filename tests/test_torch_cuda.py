@@ -1,5 +1,6 @@
 """What holds on a GPU only."""
 
+import array_api_compat.torch
 import pytest
 import torch
 from oracle import close
@@ -20,7 +21,16 @@ def data(device):
 
 
 @pytest.mark.parametrize("settings", [{}, {"sampling": "random", "samples": 2, "reach": "mean"}])
-def test_a_running_step_waits_for_nothing(settings):
+def test_a_running_step_waits_for_its_eigenpairs_only(settings, monkeypatch):
+    eigh = torch.linalg.eigh
+
+    def waiting(matrix):
+        torch.cuda.set_sync_debug_mode("default")  # PyTorch reads back whether it converged
+        try:
+            return eigh(matrix)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
     network = iga_torch.from_network(Network("siren", width=32), device="cuda")
     model = iga_torch.IGA(network, GROUPING, end=10, **settings)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -34,6 +44,7 @@ def test_a_running_step_waits_for_nothing(settings):
     for _ in range(3):
         step()
     torch.cuda.synchronize()
+    monkeypatch.setattr(array_api_compat.torch.linalg, "eigh", waiting)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):

@@ -88,6 +88,9 @@ class IGA(nn.Module):
     a ``step(closure)`` has one transform. A loop of your own that writes ``p.data`` in place
     escapes notice: write ``p`` under `torch.no_grad` instead.
 
+    On a GPU a running step waits once, where PyTorch reads back whether the eigenpairs of an
+    (end + 11)-square matrix were found; flags for warnings are read a step late.
+
     The network is evaluated once more in each version, and a few times on its first call. Buffers
     and random numbers of dropout are left alone; what else its `forward` does is done again.
     Arguments that other networks made are taken as given: the kernel has no part of those.
