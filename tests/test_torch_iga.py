@@ -551,3 +551,10 @@ def test_arguments_that_belong_to_a_group_and_codes_with_a_graph():
     (other(both) - y).square().sum().backward()
     close(got, network.inner.weight.grad, 1e-12)
     close(model.transform.matrix(), other.transform.matrix(), 1e-12)
+    pieces = iga_torch.IGA(network, end=5, samples=2)
+    for _ in range(2):
+        for part in (slice(0, 4), slice(4, 9)):
+            pieces(x[:, part], view, code.detach()).square().sum().backward()
+        with torch.no_grad():
+            network.inner.bias.mul_(1)
+    assert pieces.transform.matrix().shape == (12, 12)

@@ -92,7 +92,9 @@ class Chooser:
         kept = scores.argsort(dim=1, descending=True, stable=True)[:, :wanted]
         found = layout.samples(tensors, positions).tensors()
         seen.tensors = [
-            at(torch.cat(pair, dim=1), kept) for pair in zip(seen.tensors, found, strict=True)
+            # What belongs to a group has one entry for all of its representatives.
+            old if old.shape[1] < seen.scores.shape[1] else at(torch.cat([old, new], dim=1), kept)
+            for old, new in zip(seen.tensors, found, strict=True)
         ]
         seen.scores = at(scores, kept)
         seen.columns += points

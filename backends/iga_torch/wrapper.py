@@ -252,7 +252,10 @@ class IGA(nn.Module):
         if adjustment is None:
             return Pass(call.version, groups, None, before, False)
         held = state.held(adjustment)
-        if held is not None and held.vectors.shape[0] == groups:
+        if held is not None and (len(held.vectors), held.vectors.device) == (
+            groups,
+            cotangent.device,
+        ):
             self._state = state.skipped()
             return Pass(call.version, groups, held, before, False)
         witness, own = call.witness, None
