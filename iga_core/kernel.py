@@ -24,6 +24,9 @@ BLOCK_BYTES = 32 * 2**20
 HOST_ROWS = 256
 """A symmetric matrix is computed so many rows at a time on a CPU: half of it, in its cache."""
 
+Share: TypeAlias = Callable[[slice, slice], Array]
+"""Some rows and columns of a share of the Gram matrix, counted use by use."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerFactors:
@@ -73,10 +76,6 @@ class LayerFactors:
     def _signature(self) -> tuple[object, ...]:
         return self.inputs.shape[-1], self.cotangents.shape[-1], self.weight, self.bias
 
-    def _of(self, rows: slice) -> "LayerFactors":
-        inputs, cotangents = self.inputs[rows, ...], self.cotangents[rows, ...]
-        return LayerFactors(inputs, cotangents, self.weight, self.bias)
-
     def _gram(self, right: "LayerFactors | None") -> Array:
         other = right or self
         n, u, d_in = self.inputs.shape[0], _uses(self), self.inputs.shape[-1]
@@ -85,10 +84,10 @@ class LayerFactors:
         rows = (n * n_right + n * u + n_right * u_right) * d_in * d_out
         if self.weight and rows < pairs:
             return self._gram_of_rows(other)
-        return self._gram_of_pairs(right)
+        return _sum_over_uses(self._share(right), self, right)
 
-    def _gram_of_pairs(self, right: "LayerFactors | None") -> Array:
-        """Sum ``(A_s A_tᵀ + 1) ∘ (B_s B_tᵀ)`` over the uses s and t."""
+    def _share(self, right: "LayerFactors | None") -> Share:
+        """Give ``(A_s A_tᵀ + 1) ∘ (B_s B_tᵀ)`` of the uses s and t."""
         other = right or self
         a, b = _use_major(self.inputs), _use_major(self.cotangents)
         a_right, b_right = (
@@ -104,7 +103,7 @@ class LayerFactors:
                 product *= weights
             return product
 
-        return _sum_over_uses(share, self, right)
+        return share
 
     def _gram_of_rows(self, right: "LayerFactors") -> Array:
         """Contract the rows ``Σ_s A_s ⊗ B_s``, a block of the inputs' columns at a time."""
@@ -174,11 +173,11 @@ class Lookup:
     def _signature(self) -> tuple[object, ...]:
         return (self.cotangents.shape[-1],)
 
-    def _of(self, rows: slice) -> "Lookup":
-        return Lookup(self.indices[rows, ...], self.cotangents[rows, ...])
-
     def _gram(self, right: "Lookup | None") -> Array:
-        """Sum ``[i_s = j_t] ∘ (B_s B_tᵀ)`` over the uses s and t."""
+        return _sum_over_uses(self._share(right), self, right)
+
+    def _share(self, right: "Lookup | None") -> Share:
+        """Give ``[i_s = j_t] ∘ (B_s B_tᵀ)`` of the uses s and t."""
         other = right or self
         xp = array_namespace(self.cotangents)
         b, b_right = _use_major(self.cotangents), _use_major(other.cotangents)
@@ -188,7 +187,7 @@ class Lookup:
             same = i[rows, None] == i_right[None, columns]
             return (b[rows, :] @ b_right[columns, :].T) * xp.astype(same, b.dtype)
 
-        return _sum_over_uses(share, self, right)
+        return share
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,11 +220,12 @@ class Rows:
     def _signature(self) -> tuple[object, ...]:
         return (self.jacobian.shape[-1],)
 
-    def _of(self, rows: slice) -> "Rows":
-        return Rows(self.jacobian[rows, ...])
-
     def _gram(self, right: "Rows | None") -> Array:
         return self.jacobian @ (right or self).jacobian.T
+
+    def _share(self, right: "Rows | None") -> Share:
+        other = (right or self).jacobian
+        return lambda rows, columns: self.jacobian[rows, :] @ other[columns, :].T
 
 
 Factor: TypeAlias = LayerFactors | Lookup | Rows
@@ -269,40 +269,34 @@ def gram(factors: Sequence[Factor], right: Sequence[Factor] | None = None) -> Ar
             f"right: expected factors of the same parameters {signatures[0]}, "
             f"got {signatures[1]}; list both sides in one order"
         )
-    return _rectangular(factors, right)
-
-
-def _rectangular(left: list[Factor], right: list[Factor]) -> Array:
-    return _total(factor._gram(other) for factor, other in zip(left, right, strict=True))  # type: ignore[arg-type]
+    return _total(factor._gram(other) for factor, other in zip(factors, right, strict=True))  # type: ignore[arg-type]
 
 
 def _symmetric(factors: list[Factor]) -> Array:
-    """Compute blocks of rows up to the end of the diagonal, and mirror what is below it."""
-    spans = _spans(factors)
-    if len(spans) == 1:
-        return _total(factor._gram(None) for factor in factors)
-    blocks = [
-        _rectangular(*([f._of(part) for f in factors] for part in (rows, slice(0, rows.stop))))
-        for rows in spans
-    ]
-    xp = array_namespace(blocks[0])
-    lines = [
-        xp.concat([block, *(later[:, rows].T for later in blocks[k + 1 :])], axis=1)
-        for k, (rows, block) in enumerate(zip(spans, blocks, strict=True))
-    ]
-    return xp.concat(lines)
+    # Of several uses, the pairs of different ones are halved.
+    shares = [factor._gram(None) for factor in factors if _uses(factor) > 1]
+    once = [factor._share(None) for factor in factors if _uses(factor) == 1]
+    if once:
+        shares.append(_half(once, factors[0].cotangents))
+    return _total(shares)
 
 
-def _spans(factors: list[Factor]) -> list[slice]:
-    """Cut the rows of a symmetric matrix into blocks of like size, on a CPU.
+def _half(shares: list[Share], like: Array) -> Array:
+    """Sum symmetric shares: on a CPU, rows up to the end of the diagonal, and their mirror image.
 
-    Pairs of different uses are halved already: with more uses the blocks are larger.
+    Arrays that cannot be written to, JAX's, do not count as a CPU's.
     """
-    array = factors[0].cotangents
-    n = array.shape[0]
-    most = HOST_ROWS * max(map(_uses, factors)) if on_host(array) else n
-    count = math.ceil(n / most)
-    return [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
+    xp, n = array_namespace(like), like.shape[0]
+    count = math.ceil(n / HOST_ROWS) if on_host(like) else 1
+    if count == 1:
+        return _total(share(slice(0, n), slice(0, n)) for share in shares)
+    total = xp.empty((n, n), dtype=like.dtype, device=device(like))
+    for k in range(count):
+        start, stop = n * k // count, n * (k + 1) // count
+        block = _total(share(slice(start, stop), slice(0, stop)) for share in shares)
+        total[start:stop, :stop] = block
+        total[:start, start:stop] = block[:, :start].T
+    return total
 
 
 def _total(shares: Iterable[Array]) -> Array:
@@ -368,9 +362,7 @@ def _zeros(left: Array, right: Array) -> Array:
     return xp.zeros(shape, dtype=left.dtype, device=device(left))
 
 
-def _sum_over_uses(
-    share: Callable[[slice, slice], Array], left: Factor, right: Factor | None
-) -> Array:
+def _sum_over_uses(share: Share, left: Factor, right: Factor | None) -> Array:
     """Sum the ``(n, n')`` shares of all pairs of uses, as many at a time as memory allows.
 
     `share` takes rows and columns of the use-major matrices. Without `right` the sum is

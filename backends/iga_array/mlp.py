@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy
 from array_api_compat import array_namespace, device
 
-from iga_array.activations import ACTIVATIONS
+from iga_array.activations import activated
 from iga_core import LayerFactors, Network, gram
 from iga_core._arrays import (
     Array,
@@ -193,29 +193,31 @@ class Passes:
             for s, w, b in zip(self.scales, weights, biases, strict=True)
         ]
         self.xp = array_namespace(*model.parameters)
-        self.activation = ACTIVATIONS[self.network.kind]
 
     def predict(self, coords: Array) -> Array:
         """Evaluate points (r, inputs) -> (r, outputs), keeping nothing."""
         values = self.network.encode(coords)
-        for layer, (weight, bias) in enumerate(self.layers):
-            values = values @ weight.T
-            values += bias
-            if layer < self.network.depth:
-                values, _ = self.activation(self.xp, values)
+        for layer in range(len(self.layers)):
+            values, _ = self._apply(layer, values)
         return values
 
     def forward(self, coords: Array) -> tuple[Array, list[LayerTape]]:
         """Evaluate points (r, inputs) -> (r, outputs), with the tape for `backward`."""
         values, slope = self.network.encode(coords), None
         tape = []
-        for layer, (weight, bias) in enumerate(self.layers):
-            tape.append(LayerTape(values, slope, self.scales[layer]))
-            values = values @ weight.T
-            values += bias
-            if layer < self.network.depth:
-                values, slope = self.activation(self.xp, values)
+        for layer, scale in enumerate(self.scales):
+            tape.append(LayerTape(values, slope, scale))
+            values, slope = self._apply(layer, values)
         return values, tape
+
+    def _apply(self, layer: int, inputs: Array) -> tuple[Array, Array | None]:
+        """Return a layer's values, and the derivative of its activation if it has one."""
+        weight, bias = self.layers[layer]
+        product = inputs @ weight.T
+        if layer < self.network.depth:
+            return activated(self.xp, self.network.kind, product, bias)
+        product += bias
+        return product, None
 
     def backward(self, tape: list[LayerTape], cotangent: Array) -> Iterator[Array]:
         """Yield the cotangents of the scaled pre-activations, (..., r, fan-out), last one first."""
