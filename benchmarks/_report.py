@@ -4,6 +4,10 @@ import datetime
 import json
 import os
 import platform
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,43 @@ def _processor() -> str:
 def median_spread(values: list[float]) -> tuple[float, float]:
     """Median, and half of the distance between the extremes."""
     return float(np.median(values)), float(max(values) - min(values)) / 2
+
+
+def alternate(
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each, a call of every one in each round, begun by another each time."""
+    names = list(steps)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        steps[name]()
+    for turn in range(rounds):
+        for k in range(len(names)):
+            name = names[(turn + k) % len(names)]
+            start = clock()
+            steps[name]()
+            seconds[name].append(clock() - start)
+        print(f"round {turn + 1}/{rounds}", end="\r", file=sys.stderr, flush=True)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], over: str, under: str) -> dict[str, float]:
+    """Quotients within each round: their median and middle half, and that of the least times."""
+    quotients = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+    low, middle, high = np.quantile(quotients, [0.25, 0.5, 0.75])
+    return {
+        "median": float(middle),
+        "low": float(low),
+        "high": float(high),
+        "of_minima": min(seconds[over]) / min(seconds[under]),
+    }
+
+
+def fill(text: str, indent: str = "") -> str:
+    """Wrap a paragraph."""
+    return textwrap.fill(text, 96, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def write_json(name: str, content: dict[str, Any]) -> None:

@@ -18,8 +18,14 @@ from typing import Any
 import numpy as np
 
 import iga_array.correcting
-from benchmarks._report import RESULTS, environment, median_spread, write_json, write_text
-from benchmarks.step_time import alternate
+from benchmarks._report import (
+    RESULTS,
+    alternate,
+    environment,
+    median_spread,
+    write_json,
+    write_text,
+)
 from iga_array import MLP, Trainer
 from iga_array.correcting import HELD_BYTES
 from iga_core import SGD, Adam, Adjustment, Grouping, Muon, Network

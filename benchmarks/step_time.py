@@ -11,12 +11,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks._report import environment, write_json, write_text
+from benchmarks._report import alternate, environment, ratio, write_json, write_text
 from iga_array import MLP, Trainer
 from iga_array.correcting import Corrector
 from iga_array.mlp import Passes
@@ -93,33 +92,6 @@ class Products:
                 _ = cotangents.T @ inputs
                 if layer:
                     _ = cotangents @ weight
-
-
-def alternate(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, a call of every one in each round, begun by another each time."""
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        steps[name]()
-    for turn in range(rounds):
-        for k in range(len(names)):
-            name = names[(turn + k) % len(names)]
-            start = time.perf_counter()
-            steps[name]()
-            seconds[name].append(time.perf_counter() - start)
-        print(f"round {turn + 1}/{rounds}", end="\r", file=sys.stderr, flush=True)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], over: str, under: str) -> dict[str, float]:
-    quotients = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-    low, middle, high = np.quantile(quotients, [0.25, 0.5, 0.75])
-    return {
-        "median": float(middle),
-        "low": float(low),
-        "high": float(high),
-        "of_minima": min(seconds[over]) / min(seconds[under]),
-    }
 
 
 def step_times(kind: str, rounds: int) -> list[dict[str, Any]]:
