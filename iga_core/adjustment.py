@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from array_api_compat import array_namespace, device
 
 from iga_core._arrays import Array, common_namespace, on_host, require_count, require_square
+from iga_core.grouping import Grouping
 from iga_core.sampling import SamplingRule
 from iga_core.spectrum import eigenpairs, require_symmetric
 from iga_core.transform import SpectralTransform, equalised
@@ -118,6 +119,20 @@ class AdjustmentState:
             For the next version.
         """
         return replace(self, step=self.step + 1)
+
+
+def require_fit(adjustment: Adjustment, grouping: Grouping) -> None:
+    """Raise unless a grouping has more groups than `end`, and as many points as `samples`."""
+    if adjustment.end >= grouping.groups:
+        raise ValueError(
+            f"end: expected less than the {grouping.groups} groups, got {adjustment.end}; "
+            "lower end or choose smaller groups"
+        )
+    if adjustment.samples > grouping.points:
+        raise ValueError(
+            f"samples: expected at most the {grouping.points} points of a group, got "
+            f"{adjustment.samples}; lower samples or choose larger groups"
+        )
 
 
 def adjust(

@@ -434,16 +434,17 @@ def test_the_settings_are_the_cores():
         iga_torch.IGA(make("mlp"), GROUPING, samplng="random")
 
 
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.inner(x - x.mean(dim=1, keepdim=True))
+
+
 def test_values_that_no_batch_would_give():
     """A network that mixes the points of a group gives other values for few of them."""
-
-    class Mixing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(2, 3)
-
-        def forward(self, x):
-            return self.inner(x - x.mean(dim=1, keepdim=True))
 
     x, _ = GROUPING.split(data()[0])
     model = iga_torch.IGA(Mixing().double(), end=3)
@@ -498,14 +499,6 @@ def test_gradients_asked_for_by_name():
 
 
 def test_mixing_is_found_after_a_look_at_the_output():
-    class Mixing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(2, 3)
-
-        def forward(self, x):
-            return self.inner(x - x.mean(dim=1, keepdim=True))
-
     x, _ = GROUPING.split(data()[0])
     model = iga_torch.IGA(Mixing().double(), end=3)
     assert model(x).shape == (12, 9, 3)

@@ -25,6 +25,7 @@ from iga_core._arrays import (
     require_finite,
     require_shape,
 )
+from iga_core.adjustment import require_fit
 from iga_core.optimizers import Adam, Optimizer
 
 
@@ -349,15 +350,5 @@ def _require_fit(
     require_shape("targets", targets, (grouping.count, network.outputs), remedy)
     require_finite("coords", coords, "clean the data first")
     require_finite("targets", targets, "clean the data first")
-    if adjustment is None:
-        return
-    if adjustment.end >= grouping.groups:
-        raise ValueError(
-            f"end: expected less than the {grouping.groups} groups, got {adjustment.end}; "
-            "lower end or choose smaller groups"
-        )
-    if adjustment.samples > grouping.points:
-        raise ValueError(
-            f"samples: expected at most the {grouping.points} points of a group, got "
-            f"{adjustment.samples}; lower samples or choose larger groups"
-        )
+    if adjustment is not None:
+        require_fit(adjustment, grouping)

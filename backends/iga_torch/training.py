@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 from iga_core import Adjustment, Grouping, SpectralTransform
 from iga_core import optimizers as core
 from iga_core._arrays import common_namespace, require_count, require_finite, require_shape
+from iga_core.adjustment import require_fit
 from iga_torch.checking import trained
 from iga_torch.muon import Muon
 from iga_torch.wrapper import IGA
@@ -369,15 +370,5 @@ def _require_fit(
     require_shape("targets", targets, (grouping.count, "outputs"), remedy)
     require_finite("coords", coords, "clean the data first")
     require_finite("targets", targets, "clean the data first")
-    if adjustment is None:
-        return
-    if adjustment.end >= grouping.groups:
-        raise ValueError(
-            f"end: expected less than the {grouping.groups} groups, got {adjustment.end}; "
-            "lower end or choose smaller groups"
-        )
-    if adjustment.samples > grouping.points:
-        raise ValueError(
-            f"samples: expected at most the {grouping.points} points of a group, got "
-            f"{adjustment.samples}; lower samples or choose larger groups"
-        )
+    if adjustment is not None:
+        require_fit(adjustment, grouping)
