@@ -200,7 +200,7 @@ def fastest(rows: list[dict[str, Any]]) -> str | None:
 
 
 def line(row: dict[str, Any]) -> str:
-    case = f"| {row['network']}, {row['n']}, {row['threads']} | {row['peer']} "
+    case = f"| {row['network']} {row['n']} {row['threads']} | {row['peer']} "
     if "failed" in row:
         return f"{case}| failed: {row['failed'][:60]} |"
     beyond = {side: memory["peak"] - memory["before"] for side, memory in row["memory"].items()}
@@ -223,7 +223,7 @@ def table(rows: list[dict[str, Any]], twice: dict[str, float], found: Benchmark)
         "",
         fill(f"`python -m benchmarks.torch_kernel`: {', '.join(map(' '.join, where.items()))}"),
         "",
-        "| network, n, threads | peer | seconds | ours / peer (middle half) | MB | off by |",
+        "| network n threads | peer | seconds | ours / peer (middle half) | MB | off by |",
         "|---|---|---|---|---|---|",
         *map(line, rows),
         *(f"| | {name} | not measured, see below |" for name in absent),
@@ -240,8 +240,8 @@ def table(rows: list[dict[str, Any]], twice: dict[str, float], found: Benchmark)
         "- torch.func: vmap of jacrev over functional_call, contracted parameter by parameter.",
         "- nt: neural-tangents, compiled, Jacobian contraction, NTK-vector products or structured",
         "  derivatives; beyond the smallest n only the one that was fastest there.",
-        "- nngeometry: GramMatrix of a DataLoader of one batch, as documented; nngeometry 512: in",
-        "  batches of 512, its fastest, handed over whole.",
+        "- nngeometry: GramMatrix of one batch of a DataLoader, as it documents; with 512, in",
+        "  batches of that size, its fastest, handed over whole.",
     ]
     lines += [
         fill(f"- {name}: not measured; give its interpreter. {INSTALL[name]}.", "  ")
