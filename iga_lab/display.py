@@ -39,7 +39,27 @@ def console(stderr: bool = False) -> Console:
     return found
 
 
-class Bars:
+class _Shown:
+    """A progress bar where there is a terminal, shown within a context."""
+
+    _progress: Progress | None
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+
+class Bars(_Shown):
     """One progress bar a method; where there is no terminal, a line every tenth of the way."""
 
     def __init__(self, courses: Sequence[Course]) -> None:
@@ -64,20 +84,6 @@ class Bars:
                 for course in courses
             }
 
-    def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
     def watch(self, course: Course) -> None:
         """Show a course after a step."""
         if self._progress:
@@ -94,7 +100,7 @@ class _Numbers(ProgressColumn):
         return Text(_numbers(task.fields["course"]))
 
 
-class Answers:
+class Answers(_Shown):
     """A progress bar of a validation; where there is no terminal, a line a backend."""
 
     def __init__(self, asked: Sequence[Backend], cases: int) -> None:
@@ -111,20 +117,6 @@ class Answers:
                 transient=True,
             )
             self._task = self._progress.add_task("", total=len(asked) * cases)
-
-    def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
 
     def watch(self, row: Row) -> None:
         """Show that a case was answered."""
