@@ -18,10 +18,9 @@ import numpy as np
 from benchmarks._report import alternate, environment, ratio, write_json, write_text
 from iga_array import MLP, Trainer
 from iga_array.correcting import Corrector
-from iga_array.mlp import Passes
 from iga_array.pieces import Piece
 from iga_core import Adam, Adjustment, Grouping, Network, gram
-from iga_lab.signals import grid
+from iga_lab.signals import coordinates
 
 HEIGHT, WIDTH, PATCH = 512, 768, 32
 VARIANTS = {
@@ -43,7 +42,7 @@ def trainer(kind: Any, adjustment: Adjustment | None, times: int = 1) -> Trainer
     targets = np.random.default_rng(0).random((height * width, 3), dtype=np.float32)
     return Trainer(
         MLP(Network(kind)),
-        grid(width, height).astype(np.float32),
+        coordinates((height, width)).astype(np.float32),
         targets,
         grouping=Grouping.patches((height, width), times * PATCH),
         adjustment=adjustment,
@@ -56,7 +55,7 @@ class Products:
 
     def __init__(self, run: Trainer, ours: bool) -> None:
         self.pieces, self.ours = run._pieces, ours
-        passes = Passes(run.model)
+        passes = run.model.passes()
         generator = np.random.default_rng(0)
         self.layers = [
             (

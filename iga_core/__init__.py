@@ -6,6 +6,7 @@ imported; arrays of any library that follows the standard go in, and the same ki
 """
 
 from iga_core.adjustment import Adjustment, AdjustmentState, adjust
+from iga_core.fourier import Fourier
 from iga_core.grouping import Grouping
 from iga_core.kernel import LayerFactors, Lookup, Rows, gram
 from iga_core.network import Network
@@ -19,6 +20,7 @@ __all__ = [
     "Adam",
     "Adjustment",
     "AdjustmentState",
+    "Fourier",
     "Grouping",
     "LayerFactors",
     "Lookup",

@@ -44,9 +44,12 @@ class Backend(Protocol):
 
     All methods are pure and keep nothing from call to call. Arrays come as NumPy float64, whose
     values a backend converts to its own precision, and are returned as NumPy arrays of `dtype`.
-    `parameters` are weight (fan-out, fan-in) and bias (fan-out,) of each layer in turn, of the
-    shapes ``network.shapes``; what they are to compute, `Network` says. The loss is the mean
-    squared error over all points and outputs.
+    `parameters` are of the shapes ``network.shapes``, weight and bias of each layer in turn unless
+    the network is reparameterised or normalised; what they are to compute, `Network` says. The loss
+    is the mean squared error over all points and outputs.
+
+    A normalised network is evaluated as in training, with the statistics of the points that are
+    given, and is asked for values, plain gradients and plain training only.
 
     Attributes
     ----------
@@ -75,7 +78,7 @@ class Backend(Protocol):
         parameters : list of ndarray
             Its parameters.
         coords : ndarray, shape (N, inputs)
-            Points.
+            Points; a normalised network takes mean and variance over them.
 
         Returns
         -------
@@ -167,7 +170,7 @@ class Backend(Protocol):
         problem: Problem,
         parameters: list[Floats],
         optimizer: SGD | Adam | Muon,
-        adjustment: Adjustment,
+        adjustment: Adjustment | None,
         positions: Positions,
     ) -> list[Floats]:
         """Take some full-batch steps, in one piece, with a fresh transform by `eigh` at each.
@@ -180,10 +183,11 @@ class Backend(Protocol):
             The network's at the start.
         optimizer : SGD, Adam or Muon of iga_core
             To be followed at its constant `learning_rate`.
-        adjustment : Adjustment
-            See `gradients`.
+        adjustment : Adjustment, optional
+            See `gradients`; without one the steps are plain.
         positions : ndarray of int64, shape (steps, n, samples)
-            The representatives of each step.
+            The representatives of each step; of plain steps, of which there are as many, none:
+            samples is 0.
 
         Returns
         -------

@@ -3,14 +3,16 @@
 import difflib
 import itertools
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import Array, require_count
+from iga_core._arrays import Array, common_namespace, require_count, require_shape
+from iga_core.fourier import FOURIER_ALPHAS, Fourier, coefficient_bounds
 
 Kind = Literal["relu", "pe", "siren", "gabor", "finer", "gauss"]
 
@@ -18,6 +20,7 @@ FREQUENCY_SCALES: dict[str, float] = {
     "relu": 1.0, "pe": 1.0, "siren": 30.0, "gabor": 20.0, "finer": 30.0, "gauss": 10.0,
 }  # fmt: skip
 GABOR_DECAY = 0.5
+NORMALISATION_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class Network:
         Hidden layers.
     frequencies : int
         Octaves of the positional encoding; used by pe only.
+    fourier : Fourier, optional
+        With it the weights between hidden layers are ``Λ B``, see `Fourier`.
+    normalised : bool or "anyway"
+        Whether each hidden layer has a batch normalisation (Ioffe and Szegedy 2015), as Cai et
+        al. (CVPR 2024) use it: ``BN(φ(W a + b))`` for relu and ``φ(BN(W a))`` for pe. In training
+        its mean and biased variance are those of the points at hand, epsilon is 1e-5. "anyway"
+        allows it to the other kinds, as ``φ(s BN(W a))``.
 
     Raises
     ------
@@ -58,6 +68,8 @@ class Network:
     width: int = 256
     depth: int = 3
     frequencies: int = 6
+    fourier: Fourier | None = None
+    normalised: bool | Literal["anyway"] = False
 
     def __post_init__(self) -> None:
         kinds = get_args(Kind)
@@ -67,6 +79,47 @@ class Network:
             raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {self.kind!r}; {hint}")
         for name in ("inputs", "outputs", "width", "depth", "frequencies"):
             object.__setattr__(self, name, require_count(name, getattr(self, name), 1))
+        self._require_fourier()
+        self._require_normalised()
+
+    def _require_fourier(self) -> None:
+        if self.fourier is None:
+            return
+        if not isinstance(self.fourier, Fourier):
+            raise TypeError(
+                f"fourier: expected a Fourier or None, got {type(self.fourier).__name__}; "
+                "pass iga_core.Fourier()"
+            )
+        if self.depth == 1:
+            raise ValueError(
+                "fourier: expected None for depth 1, got one; only weights between hidden layers "
+                "are reparameterised: raise the depth"
+            )
+        if self.fourier.alpha is None and self.kind not in FOURIER_ALPHAS:
+            raise ValueError(
+                f"fourier: expected an alpha for {self.kind}, got None; the published ones are of "
+                f"{', '.join(FOURIER_ALPHAS)}: pass Fourier(alpha=...)"
+            )
+
+    def _require_normalised(self) -> None:
+        if not isinstance(self.normalised, bool) and self.normalised != "anyway":
+            raise ValueError(
+                f"normalised: expected False, True or 'anyway', got {self.normalised!r}; "
+                "name one of them"
+            )
+        if self.kind in ("relu", "pe"):
+            object.__setattr__(self, "normalised", bool(self.normalised))
+        elif self.normalised is True:
+            raise ValueError(
+                f"normalised: expected False for {self.kind}, got True; its layers need the scale "
+                "and the phases that they start from, and normalised pre-activations lose both: "
+                "pass 'anyway' to try, or train relu or pe"
+            )
+
+    @property
+    def label(self) -> str:
+        """The kind and what training adds to it: "relu", "pe+fr", "relu+bn", "pe+fr+bn"."""
+        return self.kind + "+fr" * (self.fourier is not None) + "+bn" * bool(self.normalised)
 
     @property
     def scale(self) -> float:
@@ -81,9 +134,67 @@ class Network:
         return list(itertools.pairwise(widths))
 
     @property
+    def reparameterised(self) -> range:
+        """Numbers of the layers whose weight is ``Λ B``."""
+        return range(1, self.depth if self.fourier else 1)
+
+    @property
+    def basis(self) -> NDArray[np.float64] | None:
+        """The ``B`` of those layers, (count, width), read-only; None if there is none."""
+        if self.fourier is None:
+            return None
+        alpha = self.fourier.alpha
+        return self.fourier.basis(self.width, FOURIER_ALPHAS[self.kind] if alpha is None else alpha)
+
+    @property
+    def normalises_activations(self) -> bool:
+        """Whether a normalised layer is ``BN(φ(W a + b))``, and not ``φ(s BN(W a))``."""
+        return self.kind == "relu"
+
+    @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the parameters: each layer's weight, (fan-out, fan-in), then its bias."""
-        return [shape for i, o in self.layers for shape in ((o, i), (o,))]
+        """Shapes of the parameters, layer by layer.
+
+        Each layer's weight, (fan-out, fan-in), or Λ, (fan-out, count), then its bias, unless a
+        normalisation would take it off again, and a normalised one's gain and shift, all
+        (fan-out,).
+        """
+        found: list[tuple[int, ...]] = []
+        for layer, (fan_in, fan_out) in enumerate(self.layers):
+            if self.fourier is not None and layer in self.reparameterised:
+                fan_in = self.fourier.count
+            found += [(fan_out, fan_in), *[(fan_out,)] * (self._lengths[layer] - 1)]
+        return found
+
+    @property
+    def _lengths(self) -> list[int]:
+        """How many parameters each layer has."""
+        normalised = 4 if self.normalises_activations else 3
+        return [normalised if self.normalised else 2] * self.depth + [2]
+
+    def by_layer(
+        self, parameters: Sequence[Array], basis: Array | None = None
+    ) -> list[list[Array]]:
+        """Return a list of parameters as one list a layer.
+
+        Parameters
+        ----------
+        parameters : sequence of array
+            Of the shapes `shapes`, or anything else that there is of each parameter.
+        basis : array, shape (count, width), optional
+            With it each Λ is replaced by ``Λ B``.
+
+        Returns
+        -------
+        list of list of array
+            What `shapes` lists of each: two arrays, or up to four of a normalised layer.
+        """
+        rest = iter(parameters)
+        layers = [list(itertools.islice(rest, length)) for length in self._lengths]
+        if basis is not None:
+            for layer in self.reparameterised:
+                layers[layer][0] = layers[layer][0] @ basis
+        return layers
 
     def initial(self, seed: int) -> list[NDArray[np.float64]]:
         """Draw the initial parameters, on the host.
@@ -96,26 +207,128 @@ class Network:
         Returns
         -------
         list of ndarray of float64
-            Weight and bias of each layer in turn, of shapes `shapes`, all uniform with mean 0.
-            Bounds: PyTorch's default ``1/√fan_in``, but ``√(6/width)`` for the last weight of
-            relu and pe, and for siren and finer ``1/inputs`` for the first and
-            ``√(6/width)/30`` for every other weight.
+            Of shapes `shapes`, weights and biases uniform with mean 0. Bounds: PyTorch's default
+            ``1/√fan_in``, but ``√(6/width)`` for the last weight of relu and pe, and for siren and
+            finer ``1/inputs`` for the first and ``√(6/width)/30`` for every other weight.
+            Column j of Λ is uniform within ``√(6/count)/‖b_j‖``, for siren and finer a 30th of
+            that, and 0 where row j of B vanishes; the bias beside it is 0. Gains are ``1/s``,
+            shifts 0.
         """
         generator = np.random.default_rng(require_count("seed", seed, 0))
-        parameters = []
+        parameters, basis = [], self.basis
         for layer, (fan_in, fan_out) in enumerate(self.layers):
-            bound = self._weight_bound(layer, fan_in)
-            parameters.append(generator.uniform(-bound, bound, (fan_out, fan_in)))
-            bound = 1 / math.sqrt(fan_in)
-            parameters.append(generator.uniform(-bound, bound, fan_out))
+            if basis is not None and layer in self.reparameterised:
+                bounds = coefficient_bounds(basis) / self._sine_scale
+                drawn = generator.uniform(-1, 1, (fan_out, bounds.size))
+                parameters += [bounds * drawn, np.zeros(fan_out)]
+            else:
+                bound = self._weight_bound(layer, fan_in)
+                parameters.append(generator.uniform(-bound, bound, (fan_out, fan_in)))
+                bound = 1 / math.sqrt(fan_in)
+                parameters.append(generator.uniform(-bound, bound, fan_out))
+            if self.normalised and layer < self.depth:
+                if not self.normalises_activations:
+                    parameters.pop()
+                parameters += [np.full(fan_out, 1 / self.scale), np.zeros(fan_out)]
         return parameters
+
+    @property
+    def _sine_scale(self) -> float:
+        return self.scale if self.kind in ("siren", "finer") else 1.0
 
     def _weight_bound(self, layer: int, fan_in: int) -> float:
         if self.kind in ("siren", "finer"):
-            return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / self.scale
+            return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / self._sine_scale
         if self.kind in ("relu", "pe") and layer == self.depth:
             return math.sqrt(6 / fan_in)
         return 1 / math.sqrt(fan_in)
+
+    @property
+    def folded(self) -> "Network":
+        """The plain network that `fold` returns the parameters of."""
+        return replace(self, fourier=None, normalised=False)
+
+    def fold(
+        self,
+        parameters: Sequence[Array],
+        statistics: Sequence[tuple[Array, Array]] | None = None,
+    ) -> list[Array]:
+        """Return the parameters of the plain network that computes the same.
+
+        Parameters
+        ----------
+        parameters : sequence of array
+            Of the shapes `shapes`.
+        statistics : sequence of (array, array), optional
+            For a normalised network: mean and biased variance, each (width,), of what each hidden
+            layer normalises.
+
+        Returns
+        -------
+        list of array
+            Weight and bias of each layer of `folded`, of the parameters' namespace, dtype and
+            device.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are others, or of other shapes; if a normalised network is given no
+            statistics, or another network is.
+
+        Notes
+        -----
+        The multiplication of ``Λ B`` costs ``O(width² count)`` a layer.
+        """
+        xp = self._require_parameters(parameters)
+        pairs = self._require_statistics(statistics, parameters[0])
+        basis = self.basis
+        if basis is not None:
+            like = parameters[0]
+            # A copy, because PyTorch takes no array that is read-only.
+            basis = xp.asarray(basis, dtype=like.dtype, device=device(like), copy=True)
+        layers = self.by_layer(parameters, basis)
+        for layer, (mean, variance) in enumerate(pairs):
+            weight, *bias, gain, shift = layers[layer]
+            factor = gain / xp.sqrt(variance + NORMALISATION_EPSILON)
+            offset = shift - factor * mean
+            if self.normalises_activations:
+                following, following_bias, *others = layers[layer + 1]
+                moved = following_bias + following @ offset
+                layers[layer + 1] = [following * factor, moved, *others]
+                layers[layer] = [weight, *bias]
+            else:
+                layers[layer] = [factor[:, None] * weight, offset]
+        return [parameter for layer in layers for parameter in layer]
+
+    def _require_statistics(
+        self, statistics: Sequence[tuple[Array, Array]] | None, like: Array
+    ) -> Sequence[tuple[Array, Array]]:
+        pairs = [] if statistics is None else statistics
+        if len(pairs) != (self.depth if self.normalised else 0):
+            wanted = f"{self.depth} pairs of mean and variance" if self.normalised else "None"
+            raise ValueError(
+                f"statistics: expected {wanted} for {self.label}, got "
+                f"{'None' if statistics is None else len(pairs)}; a normalised network is folded "
+                "with those of its training points, one pair a hidden layer"
+            )
+        for layer, pair in enumerate(pairs):
+            for part, values in zip(("mean", "variance"), pair, strict=True):
+                name = f"statistics[{layer}] ({part})"
+                common_namespace(**{name: values, "parameters": like})
+                require_shape(name, values, (self.width,), "give one number a unit")
+        return pairs
+
+    def _require_parameters(self, parameters: Sequence[Array]) -> Any:
+        if len(parameters) != len(self.shapes):
+            raise ValueError(
+                f"parameters: expected {len(self.shapes)} arrays for {self.label}, got "
+                f"{len(parameters)}; pass those of this network, see Network.shapes"
+            )
+        named = {f"parameters[{k}]": parameter for k, parameter in enumerate(parameters)}
+        xp = common_namespace(**named)
+        for (name, parameter), shape in zip(named.items(), self.shapes, strict=True):
+            require_shape(name, parameter, shape, "pass those of this network, see Network.shapes")
+        return xp
 
     def encode(self, coords: Array) -> Array:
         """Return what the first layer is given.

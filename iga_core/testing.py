@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
 from iga_core._protocol import Backend, DType, Floats, Positions, Problem
 from iga_core.adjustment import Adjustment
+from iga_core.fourier import Fourier
 from iga_core.grouping import Grouping
 from iga_core.network import Kind, Network
 from iga_core.optimizers import SGD, Adam, Muon
@@ -24,6 +25,7 @@ from iga_core.sampling import representatives
 
 __all__ = [
     "ILL_POSED",
+    "NETWORKS",
     "SENSITIVITIES",
     "STEPS",
     "TOLERANCES",
@@ -52,6 +54,10 @@ SENSITIVITIES = 10
 ILL_POSED = 0.01
 """A case that would be allowed more than this is not judged."""
 
+NETWORKS = (*get_args(Kind), "relu+fr", "pe+fr", "siren+fr", "relu+bn", "pe+bn", "siren+bn")
+"""Labels of the networks that `iga_core` describes, of each kind and each addition some."""
+FOURIER = Fourier(low=3, high=3, phases=4, alpha=0.05)
+
 STEPS = 25
 SHAPE, PATCH = (13, 14), 3
 """Points of the signal, and of a group: 16 groups of 9 points, and 38 points in none."""
@@ -76,7 +82,7 @@ class Row:
     backend, device, dtype : str
         Of the backend.
     network : str
-        The network's kind.
+        Its label.
     case : str
         See `cases`.
     difference : float
@@ -118,7 +124,7 @@ class Case:
     Attributes
     ----------
     network : str
-        The network's kind.
+        Its label.
     name : str
         See `cases`.
     """
@@ -207,7 +213,7 @@ class Case:
 
 
 def cases(
-    reference: Backend, networks: Sequence[Kind] = get_args(Kind), seed: int = 0
+    reference: Backend, networks: Sequence[str] = get_args(Kind), seed: int = 0
 ) -> list[Case]:
     """Return the suite.
 
@@ -217,7 +223,8 @@ def cases(
         What the others are compared with: ``iga_array.conformance.ArrayBackend()``. The
         representatives, too, are chosen by its cotangents.
     networks : sequence of str
-        Kinds of network.
+        Kinds of network, or labels: a kind, then "+fr" for a small `Fourier`, "+bn" for a
+        normalised network, or both. See `NETWORKS`.
     seed : int
         Of the initial parameters.
 
@@ -227,14 +234,15 @@ def cases(
         For each network: "forward", the outputs; "gradient", the loss and its plain gradients;
         "kernel/RULE/SAMPLES"; "transform/eigenvalues", and "transform/REACH" of a given kernel and
         cotangent; "adjusted/REACH", the adjusted gradients; "steps/OPTIMIZER", the parameters
-        after 25 adjusted steps.
+        after 25 adjusted steps. Of a normalised network "forward", "gradient" and
+        "steps/OPTIMIZER", which are plain.
 
     Raises
     ------
     TypeError, ValueError
         If a network or the seed is none.
     """
-    return [case for kind in networks for case in _cases(_problem(kind), reference, seed)]
+    return [case for label in networks for case in _cases(_problem(label), reference, seed)]
 
 
 def _cases(problem: Problem, reference: Backend, seed: int) -> Iterator[Case]:
@@ -304,12 +312,21 @@ def _cases(problem: Problem, reference: Backend, seed: int) -> Iterator[Case]:
     def trained(training: str, backend: Backend, parameters: list[Floats]) -> list[Floats]:
         return backend.train(problem, parameters, *TRAININGS[training], chosen_in(training))
 
+    def plainly_trained(training: str, backend: Backend, parameters: list[Floats]) -> list[Floats]:
+        optimizer, _ = TRAININGS[training]
+        none = np.empty((STEPS, grouping.groups, 0), np.int64)
+        return backend.train(problem, parameters, optimizer, None, none)
+
     def case(name: str, quantity: Quantity, question: Callable[..., Any], *settings: Any) -> Case:
         asked = functools.partial(question, *settings)
-        return Case(network.kind, name, quantity, asked, reference, start, seed)
+        return Case(network.label, name, quantity, asked, reference, start, seed)
 
     yield case("forward", "values", forward)
     yield case("gradient", "values", gradient)
+    if network.normalised:
+        for training in TRAININGS:
+            yield case(f"steps/{training}", "trained", plainly_trained, training)
+        return
     for rule in ("sum", "trace"):
         for adjustment in (PAPER, GROUPWISE):
             yield case(f"kernel/{rule}/{adjustment.samples}", "values", kernel, rule, adjustment)
@@ -322,15 +339,29 @@ def _cases(problem: Problem, reference: Backend, seed: int) -> Iterator[Case]:
         yield case(f"steps/{training}", "trained", trained, training)
 
 
-def _problem(kind: Kind) -> Problem:
+def _problem(label: str) -> Problem:
     """Make a smooth signal of three channels on a grid that the patches do not divide."""
-    network = Network(kind, width=16, depth=2, frequencies=3)
+    network = _network(label)
     axes = [np.linspace(-1, 1, side) for side in SHAPE]
     x, y = (axis.reshape(-1, 1) for axis in np.meshgrid(*axes, indexing="ij"))
     channel = np.arange(network.outputs)
     signal = 0.5 + 0.5 * np.sin((4 + 2 * channel) * x + 3 * x * y + channel)
     coords = _float32_values(np.concatenate([x, y], axis=1))
     return Problem(network, coords, _float32_values(signal), Grouping.patches(SHAPE, PATCH))
+
+
+def _network(label: str) -> Network:
+    kind, *additions = label.split("+")
+    if additions not in ([], ["fr"], ["bn"], ["fr", "bn"]):
+        raise ValueError(
+            f"networks: expected a kind, alone or with +fr, +bn or +fr+bn, got {label!r}; "
+            'write "pe+fr"'
+        )
+    return Network(
+        cast(Kind, kind), width=16, depth=2, frequencies=3,
+        fourier=FOURIER if "fr" in additions else None,
+        normalised="anyway" if "bn" in additions else False,
+    )  # fmt: skip
 
 
 def _float32_values(array: Floats) -> Floats:

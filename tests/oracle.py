@@ -5,6 +5,7 @@ at a step of 1e-30: exact to rounding, with no difference taken. FINER's ``|z| +
 part only, and so is held, as its authors train it.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -12,8 +13,12 @@ import numpy as np
 from iga_core import Network
 
 
-def evaluate(network: Network, parameters, coords, held=None):
-    """Outputs (n, C); `held`, a list to be filled or used, keeps FINER's factors."""
+def evaluate(network: Network, parameters, coords, held=None, statistics=None):
+    """Outputs (n, C); `held`, a list to be filled or used, keeps FINER's factors.
+
+    A normalised network takes its statistics of `coords`, and appends them to `statistics`.
+    """
+    statistics = [] if statistics is None else statistics
     a = np.asarray(coords, dtype=np.result_type(*parameters))
     if network.kind == "pe":
         parts = [a]
@@ -22,8 +27,15 @@ def evaluate(network: Network, parameters, coords, held=None):
         for k in range(network.frequencies):
             parts.append(np.cos(2**k * math.pi * a))
         a = np.concatenate(parts, axis=1)
+    rest = iter(parameters)
     for layer in range(network.depth):
-        z = a @ parameters[2 * layer].T + parameters[2 * layer + 1]
+        W = next(rest)
+        if network.fourier and layer > 0:
+            W = W @ basis(network)
+        if network.normalised and network.kind != "relu":
+            z = normalised(a @ W.T, next(rest), next(rest), statistics)
+        else:
+            z = a @ W.T + next(rest)
         if network.kind in ("relu", "pe"):
             a = np.where(z.real > 0, z, 0)
         elif network.kind == "siren":
@@ -39,7 +51,37 @@ def evaluate(network: Network, parameters, coords, held=None):
                     held.append(factor)
                 factor = held[layer]
             a = np.sin(30 * factor * z)
+        if network.normalised and network.kind == "relu":
+            a = normalised(a, next(rest), next(rest), statistics)
     return a @ parameters[-2].T + parameters[-1]
+
+
+def normalised(values, gain, shift, statistics):
+    """Batch normalisation; the variance is no absolute square, so that it can be stepped."""
+    mean = values.sum(axis=0) / len(values)
+    centred = values - mean
+    variance = (centred**2).sum(axis=0) / len(values)
+    statistics.append((mean, variance))
+    return gain * centred / np.sqrt(variance + 1e-5) + shift
+
+
+@functools.cache
+def basis(network: Network):
+    """B by its definition, number by number."""
+    fourier = network.fourier
+    alpha = fourier.alpha or {"relu": 0.001, "pe": 0.05, "siren": 0.004}[network.kind]
+    frequencies = [(i + 1) / fourier.low for i in range(fourier.low)]
+    frequencies += [i + 1 for i in range(fourier.high)]
+    period = 2 * math.pi / min(frequencies)
+    rows = []
+    for frequency in frequencies:
+        for k in range(fourier.phases):
+            row = []
+            for j in range(network.width):
+                z = -period / 2 + (j / (network.width - 1) * period if j else 0)
+                row.append(alpha * math.cos(frequency * z + 2 * math.pi * k / fourier.phases))
+            rows.append(row)
+    return np.array(rows)
 
 
 def jacobian(network: Network, parameters, coords):

@@ -9,7 +9,7 @@ import pytest
 
 import iga_core.adjustment
 from iga_array.conformance import ArrayBackend
-from iga_core.testing import ILL_POSED, TOLERANCES, Case, cases
+from iga_core.testing import ILL_POSED, NETWORKS, TOLERANCES, Case, cases
 from tests.conftest import missing
 from tests.dense import Dense
 from tests.test_imports import loaded_by
@@ -29,9 +29,16 @@ PER_NETWORK = [
 ]  # fmt: skip
 
 
+PLAIN = ["forward", "gradient", "steps/sgd", "steps/adam", "steps/muon"]
+
+
+def asked_of(label):
+    return PLAIN if label.endswith("+bn") else PER_NETWORK
+
+
 @functools.cache
-def suite(kind):
-    return cases(ArrayBackend(), [kind])
+def suite(label):
+    return cases(ArrayBackend(), [label])
 
 
 def on(name, dtype):
@@ -48,27 +55,32 @@ def on(name, dtype):
 def test_the_suite_is_what_was_asked_for():
     found = [(case.network, case.name) for case in cases(ArrayBackend())]
     assert found == [(kind, name) for kind in KINDS for name in PER_NETWORK]
+    assert NETWORKS[:6] == KINDS
+    found = [(case.network, case.name) for case in cases(ArrayBackend(), NETWORKS[6:])]
+    assert found == [(label, name) for label in NETWORKS[6:] for name in asked_of(label)]
+    additions = {label.partition("+")[2] for label in NETWORKS}
+    assert additions == {"", "fr", "bn"}
     adjusted = {"values": 1e-10, "adjusted": 1e-8, "trained": 1e-6}
     assert TOLERANCES["float64"] == adjusted
     assert TOLERANCES["float32"] == {"values": 1e-5, "adjusted": 1e-4, "trained": 1e-3}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", PLACES)
-def test_every_backend_agrees_with_the_reference(name, dtype, kind):
+def test_every_backend_agrees_with_the_reference(name, dtype, label):
     backend = on(name, dtype)
-    rows = [case.check(backend) for case in suite(kind)]
-    assert [row.case for row in rows] == PER_NETWORK
+    rows = [case.check(backend) for case in suite(label)]
+    assert [row.case for row in rows] == asked_of(label)
     assert {(row.backend, row.device, row.dtype) for row in rows} == {
         (name.removesuffix("-cuda"), PLACES[name], dtype)
     }
     assert [row for row in rows if row.status != "pass"] == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_agrees_with_the_dense_formulas(kind):
-    asked = [case for case in suite(kind) if kind == "relu" or "steps" not in case.name]
+@pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
+def test_the_reference_agrees_with_the_dense_formulas(label):
+    asked = [case for case in suite(label) if label == "relu" or "steps" not in case.name]
     rows = [case.check(Dense()) for case in asked]
     assert [row for row in rows if row.status != "pass"] == []
     assert max(row.bound for row in rows) <= 1e-6
@@ -241,12 +253,56 @@ def test_a_backend_that_trains_in_place_disturbs_no_other():
         assert case.check(backend).difference == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "relu+fr", "pe+fr", "siren+fr"])
 @pytest.mark.parametrize("mistake", [Plain, OwnPositions, SamePositions, OneStepLess, BiasesStay])
 def test_float32_is_held_tightly_enough_to_catch_it(mistake, kind):
     asked = [case for case in suite(kind) if case.name.startswith(("adjusted", "steps"))]
     rows = [case.check(mistake(dtype="float32")) for case in asked]
     assert sum(row.status == "fail" for row in rows) >= 2
+
+
+class Forgetful(Wrong):
+    """Evaluates with the statistics of other points."""
+
+    def evaluate(self, network, parameters, coords):
+        return super().evaluate(network, parameters, coords[:-1])[[*range(len(coords) - 1), 0]]
+
+
+class OfTheWeight(Wrong):
+    """Follows the gradient of ``W = Λ B``, not that of Λ, which has another length."""
+
+    def gradients(self, problem, parameters, *others):
+        loss, gradients = super().gradients(problem, parameters, *others)
+        gradients[2] = gradients[2] / np.linalg.norm(problem.network.basis, 2)
+        return loss, gradients
+
+
+class GainsStay(Wrong):
+    def train(self, problem, parameters, *others):
+        trained = super().train(problem, parameters, *others)
+        kept = problem.network.by_layer(parameters)
+        layers = problem.network.by_layer(trained)
+        layers[0][-2] = kept[0][-2]
+        return [parameter for layer in layers for parameter in layer]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "label", "caught"),
+    [
+        (Forgetful, "pe+bn", "forward"),
+        (OfTheWeight, "siren+fr", "gradient adjusted"),
+        (GainsStay, "relu+bn", "steps"),
+        (OneStepLess, "siren+bn", "steps"),
+        (OtherRate, "pe+bn", "steps"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_mistakes_with_what_training_adds_are_caught(mistake, label, caught, dtype):
+    rows = [case.check(mistake(dtype=dtype)) for case in suite(label)]
+    failed = {row.case.partition("/")[0] for row in rows if row.status == "fail"}
+    assert failed <= set(caught.split())
+    if dtype == "float64" or mistake is not OtherRate:
+        assert failed == set(caught.split())
 
 
 def power_case(exponent, quantity="values", reference=None):
@@ -328,6 +384,9 @@ def test_nothing_is_loaded_before_it_is_asked():
 def test_bad_arguments_say_what_to_do():
     with pytest.raises(ValueError, match=r"kind: expected one of .* did you mean 'siren'"):
         cases(ArrayBackend(), ["sirn"])
+    for label in ("pe+", "pe+bn+fr", "pe+fr+fr", "pe+ga"):
+        with pytest.raises(ValueError, match=r"networks: expected a kind, alone or with .fr"):
+            cases(ArrayBackend(), [label])
     with pytest.raises(ValueError, match="seed: expected at least 0"):
         cases(ArrayBackend(), seed=-1)
     with pytest.raises(ValueError, match=r"dtype: expected 'float64' or 'float32' of power, got"):

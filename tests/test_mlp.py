@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 import iga_array
-from iga_core import LayerFactors, Network, gram
+from iga_core import Fourier, LayerFactors, Network, gram
 from tests.oracle import close, differences, evaluate, jacobian, kernel
-from tests.test_network import KINDS
+from tests.test_network import KINDS, LABELS, moved, network_of
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4}
 
@@ -48,11 +48,74 @@ def test_leading_axes_are_kept(backend):
     close(got, flat.reshape(6, 4, 3), 10 * backend.eps)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_oracle_agrees_with_finite_differences(kind):
-    network = small(kind)
-    args = network, network.initial(0), points(6)
+@pytest.mark.parametrize("label", [*KINDS, *LABELS])
+def test_the_oracle_agrees_with_finite_differences(label):
+    network = network_of(label, outputs=3, width=5, depth=2, frequencies=2)
+    args = network, moved(network), points(6)
     close(jacobian(*args), differences(*args), 1e-6)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_values_of_reparameterised_and_normalised_networks(backend, label):
+    network = network_of(label, width=5, depth=3, frequencies=2)
+    model, parameters, coords = model_on(backend, network), moved(network), points(12)
+    model.parameters = [backend.array(p) for p in parameters]
+    if network.normalised:
+        model.measure(backend.array(coords.reshape(3, 4, 2)))
+    wanted = evaluate(network, parameters, coords)
+    tolerance = 1e-11 if "64" in str(backend.dtype) else 5e-3
+    for one in (model, model.fold()):
+        got = one(backend.array(coords))
+        backend.check(got)
+        close(backend.to_numpy(got), wanted, tolerance)
+        # What a point is given does not depend on the others.
+        close(backend.to_numpy(one(backend.array(coords[:2]))), wanted[:2], tolerance)
+    assert model.fold().network == network.folded
+    assert [p.shape for p in model.fold().parameters] == network.folded.shapes
+
+
+def test_a_fold_of_a_plain_model_is_the_same_model():
+    model = iga_array.MLP(small("siren"))
+    for got, wanted in zip(model.fold().parameters, model.parameters, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_statistics_are_those_of_the_points_measured():
+    network, found = network_of("pe+bn", width=5, depth=3), []
+    model = iga_array.MLP(network, dtype=np.float64)
+    evaluate(network, model.parameters, points(9), statistics=found)
+    assert model.statistics is None
+    model.measure(points(9))
+    close(np.array(model.statistics), np.array(found), 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["relu", "siren", "finer"])
+@pytest.mark.parametrize("fourier", [Fourier(2, 3, 3, alpha=0.3), Fourier(1, 1, 2, alpha=0.3)])
+@pytest.mark.parametrize("rule", ["sum", "trace"])
+@pytest.mark.parametrize("samples", [None, 3])
+def test_the_kernel_of_coefficients(backend, kind, fourier, rule, samples):
+    """With more cosines than inputs, and with fewer."""
+    network = Network(kind, width=5, depth=3, fourier=fourier)
+    model, parameters = model_on(backend, network), moved(network)
+    model.parameters = [backend.array(p) for p in parameters]
+    left, right = points(6, samples), points(4, samples, 1)
+    J, J_right = (
+        jacobian(network, parameters, x.reshape(-1, 2))
+        .reshape(len(x), samples or 1, 3, -1)
+        .mean(axis=1)
+        for x in (left, right)
+    )
+    got = iga_array.empirical_ntk(model, backend.array(left), outputs=rule)
+    backend.check(got)
+    close(backend.to_numpy(got), kernel(J, J, rule), tolerance_of(backend))
+    got = iga_array.empirical_ntk(model, backend.array(left), backend.array(right), rule)
+    close(backend.to_numpy(got), kernel(J, J_right, rule), tolerance_of(backend))
+
+
+def test_the_factors_do_not_grow_with_the_number_of_cosines():
+    network = Network("pe", width=6, depth=2, fourier=Fourier())
+    first, between, last = iga_array.MLP(network).factors(points(3).astype(np.float32))
+    assert [f.inputs.shape for f in (first, between, last)] == [(3, 26), (3, 6), (3, 6)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,3 +203,16 @@ def test_other_bad_values_say_what_to_do():
         model.factors(np.zeros((2, 2, 2, 2)))
     with pytest.raises(TypeError, match="float32 or float64"):
         iga_array.MLP(small("relu"), dtype=np.float16)
+    with pytest.raises(ValueError, match="network: expected a normalised one, got relu"):
+        model.measure(np.zeros((2, 2)))
+    model = iga_array.MLP(network_of("relu+bn"), dtype=np.float64)
+    for ask in (model.fold, lambda: model(np.zeros((2, 2)))):
+        with pytest.raises(ValueError, match=r"statistics: .* relu.bn, got None; .* measure"):
+            ask()
+    for trained in (False, True):
+        if trained:
+            model.measure(points(5))
+        with pytest.raises(ValueError, match=r"model: .* relu.bn; .* fold\(\) it first"):
+            iga_array.empirical_ntk(model, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"coords: expected shape \(..., 2\)"):
+        model(np.zeros((2, 3)))

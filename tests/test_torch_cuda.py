@@ -7,7 +7,7 @@ from oracle import close
 from torch.nn.functional import mse_loss
 
 import iga_torch
-from iga_core import Grouping, Network
+from iga_core import Fourier, Grouping, Network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device for torch")
 
@@ -21,7 +21,8 @@ def data(device):
 
 
 @pytest.mark.parametrize("settings", [{}, {"sampling": "random", "samples": 2, "reach": "mean"}])
-def test_a_running_step_waits_for_its_eigenpairs_only(settings, monkeypatch):
+@pytest.mark.parametrize("fourier", [None, Fourier()])
+def test_a_running_step_waits_for_its_eigenpairs_only(settings, fourier, monkeypatch):
     eigh = torch.linalg.eigh
 
     def waiting(matrix):
@@ -31,7 +32,8 @@ def test_a_running_step_waits_for_its_eigenpairs_only(settings, monkeypatch):
         finally:
             torch.cuda.set_sync_debug_mode("error")
 
-    network = iga_torch.from_network(Network("siren", width=32), device="cuda")
+    described = Network("siren", width=32, fourier=fourier)
+    network = iga_torch.from_network(described, device="cuda")
     model = iga_torch.IGA(network, GROUPING, end=10, **settings)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x, y = data("cuda")

@@ -31,6 +31,28 @@ def test_the_kernel_of_any_network(name, shape):
     assert not _KNOWN[network]._explicit & NETWORKS[name][1]
 
 
+@pytest.mark.parametrize("name", ["reparameterised", "fourier", "two bases", "scaled"])
+def test_a_trained_matrix_times_a_fixed_one_has_factors(name, monkeypatch):
+    rows = []
+    of_rows = explicit.ExplicitRows.kernel
+
+    def noting(self, network, leaves, *others):
+        rows.extend(leaves)
+        return of_rows(self, network, leaves, *others)
+
+    monkeypatch.setattr(explicit.ExplicitRows, "kernel", noting)
+    iga_torch.empirical_ntk(make(name), torch.randn(5, 2).double())
+    assert rows == (["coefficients"] if name in ("two bases", "scaled") else [])
+
+
+def test_a_basis_that_changes_is_noticed():
+    network, x = make("reparameterised"), torch.randn(5, 2).double()
+    for _ in range(2):
+        J = jacobian(network, x)
+        close(iga_torch.empirical_ntk(network, x), dense_kernel(J, J, "sum"), 1e-12)
+        network.basis.mul_(torch.randn(12, 1))
+
+
 def test_nothing_is_left_behind():
     network = make("weight norm")
     x = torch.randn(5, 2).double()

@@ -1,11 +1,12 @@
 import contextlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import iga_array
-from iga_core import SGD, Adam, Adjustment, Grouping, Muon
+from iga_core import SGD, Adam, Adjustment, Fourier, Grouping, Muon
 from iga_core.optimizers import Optimizer
 from tests.oracle import close, evaluate, jacobian
 from tests.test_network import KINDS
@@ -13,7 +14,7 @@ from tests.test_training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, f
 
 torch = pytest.importorskip("torch")
 
-from iga_torch import training  # noqa: E402
+from iga_torch import pieces  # noqa: E402
 from iga_torch.networks import from_network  # noqa: E402
 from iga_torch.training import Trainer  # noqa: E402
 
@@ -196,16 +197,17 @@ def test_numpy_restores_later_too(monkeypatch):
 
 
 @pytest.mark.parametrize("adjustment", [None, ADJUSTMENTS[0], RANDOM], ids=str)
-@pytest.mark.parametrize("columns", [None, 2])
-def test_a_step_reads_nothing_from_its_device(adjustment, columns, monkeypatch):
+@pytest.mark.parametrize("cut", [{}, {"columns": 2}, {"batch": 5}], ids=str)
+@pytest.mark.parametrize("fourier", [None, Fourier(2, 2, 2)])
+def test_a_step_reads_nothing_from_its_device(adjustment, cut, fourier, monkeypatch):
     """Tensors on "meta" hold no data; the first pass's check and late flags do read."""
     monkeypatch.setattr("iga_torch.tangents.Tangents._check", lambda *_: None)
     monkeypatch.setattr("iga_torch.late.LateFlag.noted", lambda *_: False)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    network = from_network(network_of("pe"), device="meta")
+    network = from_network(replace(network_of("pe"), fourier=fourier), device="meta")
     coords, targets = (torch.empty(63, 2, device="meta") for _ in range(2))
-    settings = {"grouping": GROUPING, "adjustment": adjustment, "columns": columns}
+    settings = {"grouping": GROUPING, "adjustment": adjustment, **cut}
     run = Trainer(network, coords, targets, optimizer=Muon(1e-2), **settings)
     for _ in range(3):
         assert run.step().device.type == "meta"
@@ -215,14 +217,23 @@ def test_data_that_fit_are_one_piece(monkeypatch):
     network = network_of("siren")
     # Inputs of the layers, and the scaled pre-activations whose cosine is taken.
     point_bytes = 8 * (2 + 2 * 4 + 2 * 4)
-    monkeypatch.setattr(training, "HOST_BYTES", 63 * point_bytes)
+    monkeypatch.setattr(pieces, "HOST_BYTES", 63 * point_bytes)
     assert [tuple(p.coords.shape) for p in trainer(network)._pieces] == [(63, 2)]
-    monkeypatch.setattr(training, "HOST_BYTES", 63 * point_bytes - 1)
+    monkeypatch.setattr(pieces, "HOST_BYTES", 63 * point_bytes - 1)
     shapes = [tuple(p.coords.shape) for p in trainer(network)._pieces]
     assert shapes == [(9, 3, 2), (9, 3, 2), (9, 2)]
-    monkeypatch.setattr(training, "HOST_BYTES", 1)
+    monkeypatch.setattr(pieces, "HOST_BYTES", 1)
     assert len(trainer(network)._pieces) == 6 + 1
     assert len(trainer(network, adjustment=RANDOM)._pieces) == 2 + 1
+
+
+def test_what_is_held_once_is_no_part_of_a_point(monkeypatch):
+    network = replace(network_of("siren"), depth=3, fourier=Fourier(8, 8, 8, alpha=1.0))
+    point_bytes = 8 * (2 + 3 * 4 + 3 * 4)
+    monkeypatch.setattr(pieces, "HOST_BYTES", 63 * point_bytes)
+    assert len(trainer(network)._pieces) == 1
+    monkeypatch.setattr(pieces, "HOST_BYTES", 63 * point_bytes - 1)
+    assert len(trainer(network)._pieces) == 3
 
 
 def test_a_network_of_one_s_own():

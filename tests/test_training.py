@@ -18,7 +18,8 @@ from iga_core import (
     representatives,
 )
 from tests.oracle import close, dense_transform, evaluate, jacobian, kernel
-from tests.test_network import KINDS
+from tests.test_network import KINDS, LABELS
+from tests.test_network import network_of as network_with
 
 SHAPE = (7, 9)  # patches of 2 x 3: 9 groups of 6 points, 9 points in none
 GROUPING = Grouping.patches(SHAPE, (2, 3))
@@ -28,8 +29,11 @@ COORDS = np.stack(
 TARGETS = np.random.default_rng(5).uniform(0, 1, (63, 2))
 
 
-def network_of(kind, width=4):
-    return Network(kind, outputs=2, width=width, depth=2, frequencies=2)
+NORMALISED = [label for label in LABELS if label.endswith("bn")]
+
+
+def network_of(label, width=4):
+    return network_with(label, outputs=2, width=width, depth=2, frequencies=2)
 
 
 def trainer(network, backend=None, grouping=GROUPING, optimizer=None, **settings):
@@ -108,9 +112,9 @@ ADJUSTMENTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_plain_gradient(kind):
-    network = network_of(kind)
+@pytest.mark.parametrize("label", [*KINDS, *LABELS])
+def test_the_plain_gradient(label):
+    network = network_of(label)
     run = trainer(network)
     J, parameters = jacobian(network, run.model.parameters, COORDS), run.model.parameters
     g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
@@ -119,7 +123,7 @@ def test_the_plain_gradient(kind):
     assert float(run.loss) == pytest.approx(error, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["siren", "pe", "finer"])
+@pytest.mark.parametrize("kind", ["siren", "pe", "finer", "pe+fr", "siren+fr"])
 @pytest.mark.parametrize("adjustment", ADJUSTMENTS, ids=str)
 @pytest.mark.parametrize("columns", [1, 4, 6])
 @pytest.mark.parametrize("held", [True, False])

@@ -5,6 +5,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+from iga_core import Fourier, Network
+from iga_torch.networks import from_network
+
 
 class Residual(nn.Module):
     """One layer used twice, with an activation in place."""
@@ -88,6 +91,52 @@ class Lora(nn.Module):
         weight = self.layer.weight + self.up @ self.down
         h = nn.functional.linear(torch.tanh(self.first(x)), weight, self.layer.bias)
         return self.last(torch.tanh(h))
+
+
+class Reparameterised(nn.Module):
+    """A layer whose weight is a trained matrix times a fixed one, used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 5), nn.Linear(5, 3)
+        self.coefficients, self.bias = nn.Parameter(torch.randn(5, 12)), nn.Parameter(torch.ones(5))
+        self.register_buffer("basis", torch.randn(12, 5) / 12)
+
+    def forward(self, x):
+        weight = torch.matmul(self.coefficients, self.basis)
+        h = torch.sin(nn.functional.linear(torch.tanh(self.first(x)), weight, self.bias))
+        return self.last(torch.sin(nn.functional.linear(h, weight)))
+
+
+class TwoBases(nn.Module):
+    """One trained matrix times two fixed ones, of the same shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 5), nn.Linear(5, 3)
+        self.coefficients = nn.Parameter(torch.randn(5, 8))
+        self.register_buffer("bases", torch.randn(2, 8, 5) / 8)
+
+    def forward(self, x):
+        h = self.first(x)
+        for basis in self.bases:
+            h = torch.tanh(nn.functional.linear(h, self.coefficients @ basis))
+        return self.last(h)
+
+
+class Scaled(nn.Module):
+    """A product with a fixed matrix that is used as a weight, and otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 5), nn.Linear(5, 3)
+        self.coefficients = nn.Parameter(torch.randn(5, 4))
+        self.register_buffer("basis", torch.randn(4, 5))
+
+    def forward(self, x):
+        weight = self.coefficients.mm(self.basis)
+        h = torch.tanh(nn.functional.linear(self.first(x), weight))
+        return self.last(h @ weight.T / weight.norm())
 
 
 class Custom(nn.Module):
@@ -224,6 +273,11 @@ def batch_norm():
     return network
 
 
+def fourier():
+    described = Network("pe", width=6, depth=3, frequencies=2, fourier=Fourier(2, 3, 4, alpha=0.3))
+    return from_network(described)
+
+
 # What makes it, and the parameters that must not need explicit rows.
 NETWORKS = {
     "mlp": (mlp, {"0.weight", "0.bias", "2.weight", "2.bias", "5.weight", "5.bias"}),
@@ -236,6 +290,10 @@ NETWORKS = {
     "weight norm": (weight_norm, {"4.weight", "4.bias", "0.bias"}),
     "tied": (Tied, {"last.weight", "first.bias"}),
     "lora": (Lora, {"first.weight", "last.weight"}),
+    "reparameterised": (Reparameterised, {"first.weight", "coefficients", "bias", "last.weight"}),
+    "fourier": (fourier, {f"layers.{k}.{part}" for k in range(4) for part in ("weight", "bias")}),
+    "two bases": (TwoBases, {"first.weight", "last.weight"}),
+    "scaled": (Scaled, {"first.weight", "last.weight"}),
     "custom": (Custom, {"last.weight", "last.bias"}),
     "transposed": (Transposed, {"last.weight", "last.bias"}),
     "hyper": (Hyper, {"last.weight"}),

@@ -10,7 +10,8 @@ import numpy
 from array_api_compat import array_namespace
 
 from iga_array.correcting import Correction, Corrector
-from iga_array.mlp import MLP, Passes, empirical_ntk
+from iga_array.mlp import MLP, empirical_ntk
+from iga_array.passes import Passes
 from iga_array.pieces import Pieces, Sums
 from iga_array.training import Trainer
 from iga_core import Adjustment, Network, adjust
@@ -41,7 +42,10 @@ class ArrayBackend:
 
     def evaluate(self, network: Network, parameters: list[Floats], coords: Floats) -> Floats:  # noqa: D102
         with self._current_device():
-            return self._host(self._model(network, parameters)(self._array(coords)))
+            model, points = self._model(network, parameters), self._array(coords)
+            if network.normalised:
+                model.measure(points)
+            return self._host(model(points))
 
     def gradients(  # noqa: D102
         self,
@@ -82,7 +86,7 @@ class ArrayBackend:
         problem: Problem,
         parameters: list[Floats],
         optimizer: Optimizer,
-        adjustment: Adjustment,
+        adjustment: Adjustment | None,
         positions: Positions,
     ) -> list[Floats]:
         with self._current_device():

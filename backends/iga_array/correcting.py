@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 from array_api_compat import array_namespace, device
 
-from iga_array.mlp import Passes
+from iga_array.passes import Passes
 from iga_array.pieces import Evaluated, Pieces, Sums
 from iga_core import Adjustment, AdjustmentState, SpectralTransform, adjust, gram
 from iga_core._arrays import Array, on_host
@@ -47,7 +47,8 @@ class Corrector:
     all points were evaluated. Where the tapes of all pieces fit in `HELD_BYTES`, the backward
     passes wait for that (`holds`). Where not, each piece is finished at once with what the last
     pass left: its largest cotangents; and its means, moved by the change that the sampled points
-    show since.
+    show since. The last pass has nothing to say of the groups of another batch: there every step
+    looks first, by a forward pass of its own (`looks_first`), and its eigenpairs start anew.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Corrector:
         self.adjustment, self.pieces = adjustment, pieces
         self.memory = Memory()
         self._looks = adjustment.sampling == "largest" or adjustment.reach == "mean"
-        self.holds = self._looks and point_bytes * pieces.grouping.count <= HELD_BYTES
+        self.holds = self._looks and point_bytes * pieces.count <= HELD_BYTES
 
     def look(self, evaluated: Evaluated) -> Sums:
         """Read from a piece's cotangent what the choice of points and the means need."""
@@ -81,6 +82,11 @@ class Corrector:
         """Make the correction of a step whose points were all evaluated."""
         transform = self._transform(passes, lambda: self._choose(sums, step))
         return self._correction(transform, self._means(sums))
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether every step needs a pass before it, because its groups are others."""
+        return self._looks and not self.holds and self.pieces.batch is not None
 
     @property
     def needs_look(self) -> bool:
@@ -120,7 +126,7 @@ class Corrector:
     def read(self, state: dict[str, Array]) -> Memory:
         """Return the memory that `state_dict` gave, or raise ValueError if it does not fit."""
         xp, coords = self.pieces.xp, self.pieces.coords
-        adjustment, groups = self.adjustment, self.pieces.grouping.groups
+        adjustment, groups = self.adjustment, self.pieces.groups
         step = taken_count(state, "adjustment.step")
 
         def array(name: str, *shape: int, dtype: Any = coords.dtype) -> Array:
@@ -138,7 +144,7 @@ class Corrector:
         if tracked is not None:
             tracked = array("tracked", groups, tracked.shape[-1])
         positions = unsampled = None
-        if not self.holds:
+        if not (self.holds or self.looks_first):
             positions = array("positions", groups, adjustment.samples, dtype=xp.int64)
             if adjustment.reach == "mean":
                 unsampled = array("unsampled", groups, self.pieces.targets.shape[1])
@@ -149,7 +155,7 @@ class Corrector:
             return sums.largest.positions
         adjustment, grouping = self.adjustment, self.pieces.grouping
         positions = blind_positions(
-            grouping.groups,
+            self.pieces.groups,
             grouping.points,
             adjustment.sampling,
             adjustment.samples,
@@ -178,6 +184,8 @@ class Corrector:
                 coords = coords[:, 0, :]
             kernel = gram(passes.factors(coords, self.adjustment.outputs))
             require_still_finite("the kernel", kernel)
+            if self.pieces.batch is not None:
+                state = replace(state, vectors=None)
             transform, state = adjust(kernel, self.adjustment, state)
         self.memory = replace(self.memory, state=state)
         return transform

@@ -1,14 +1,12 @@
 """Multilayer perceptrons with hand-written derivatives, on any array namespace."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
-from iga_array.activations import activated
+from iga_array.normalising import NormalisedPasses
+from iga_array.passes import Basis, Outputs, Passes, Statistics
 from iga_core import LayerFactors, Network, gram
 from iga_core._arrays import (
     Array,
@@ -20,8 +18,6 @@ from iga_core._arrays import (
 )
 
 EVALUATION_BYTES = 2**24
-
-Outputs = Literal["sum", "trace"]
 
 
 class MLP:
@@ -43,8 +39,12 @@ class MLP:
     Attributes
     ----------
     parameters : list of array
-        Weight (fan-out, fan-in) and bias (fan-out,) of each layer in turn. Training replaces
-        them and never changes one in place.
+        Of the shapes ``network.shapes``: weight (fan-out, fan-in) and bias (fan-out,) of each
+        layer in turn, unless the network is reparameterised or normalised. Training replaces them
+        and never changes one in place.
+    statistics : list of (array, array)
+        Of a normalised network: the mean and the variance that each hidden layer had in the last
+        pass over the training data, or over those of `measure`; None before any.
     """
 
     def __init__(
@@ -63,6 +63,14 @@ class MLP:
             for parameter in network.initial(seed)
         ]
         common_namespace(parameters=self.parameters[0])
+        self.statistics: Statistics | None = None
+        basis = network.basis
+        self._basis = None if basis is None else Basis(basis, self.parameters[0])
+
+    def passes(self) -> Passes:
+        """Return forward and backward passes at the present parameters, as training runs them."""
+        kind = NormalisedPasses if self.network.normalised else Passes
+        return kind(self.network, self.parameters, self._basis)
 
     def __call__(self, coords: Array) -> Array:
         """Evaluate the network.
@@ -79,17 +87,21 @@ class MLP:
         Raises
         ------
         TypeError, ValueError
-            If the coordinates are of another kind or shape or, on a CPU, not finite.
+            If the coordinates are of another kind or shape or, on a CPU, not finite; if a
+            normalised network has no `statistics`.
 
         Notes
         -----
-        A layer's activations are held for `EVALUATION_BYTES` of points at a time.
+        A layer's activations are held for `EVALUATION_BYTES` of points at a time. A normalised
+        network is folded first, so that what a point is given does not depend on the others.
         """
+        if self.network.normalised:
+            return self.fold()(coords)
         xp = self._namespace_of("coords", coords)
         flat = xp.reshape(coords, (-1, self.network.inputs))
         point_bytes = self.network.width * int(xp.finfo(coords.dtype).bits) // 8
         step = max(1, EVALUATION_BYTES // point_bytes)
-        passes, count = Passes(self), flat.shape[0]
+        passes, count = self.passes(), flat.shape[0]
         blocks = [
             passes.predict(flat[first : min(first + step, count), :])
             for first in range(0, count, step)
@@ -116,14 +128,65 @@ class MLP:
         Raises
         ------
         TypeError, ValueError
-            As a call does; and if `x` or `outputs` has another form.
+            As a call does; if `x` or `outputs` has another form; if the network is normalised.
         """
         self._namespace_of("x", x)
         if x.ndim != 2:
             require_shape(
                 "x", x, ("n", "samples", self.network.inputs), "pass one row a representative"
             )
-        return Passes(self).factors(x, outputs)
+        return self.passes().factors(x, outputs)
+
+    def measure(self, coords: Array) -> None:
+        """Replace the statistics of a normalised network by those of some points.
+
+        Parameters
+        ----------
+        coords : array, shape (..., inputs)
+            All that the network is to be normalised by; training gives it its own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As a call does; if the network is not normalised.
+
+        Notes
+        -----
+        One forward pass, in one piece.
+        """
+        xp = self._namespace_of("coords", coords)
+        if not self.network.normalised:
+            raise ValueError(
+                f"network: expected a normalised one, got {self.network.label}; only "
+                "Network(..., normalised=True) has statistics"
+            )
+        passes = self.passes()
+        passes.predict(xp.reshape(coords, (-1, self.network.inputs)))
+        self.statistics = passes.statistics
+
+    def fold(self) -> "MLP":
+        """Return the plain model that computes the same.
+
+        Returns
+        -------
+        MLP
+            Of ``network.folded``, without `Fourier` and normalisation.
+
+        Raises
+        ------
+        ValueError
+            If a normalised network has no `statistics`.
+        """
+        if self.network.normalised and self.statistics is None:
+            raise ValueError(
+                f"statistics: expected those of some points for {self.network.label}, got None; "
+                "train the model, or call measure(coords), first"
+            )
+        folded = object.__new__(MLP)
+        folded.network = self.network.folded
+        folded.parameters = self.network.fold(self.parameters, self.statistics)
+        folded.statistics = folded._basis = None
+        return folded
 
     def _namespace_of(self, name: str, coords: Array) -> Namespace:
         xp = common_namespace(**{name: coords, "parameters": self.parameters[0]})
@@ -165,105 +228,3 @@ def empirical_ntk(model: MLP, x: Array, x2: Array | None = None, outputs: Output
     The Jacobian is not formed; see `iga_core.gram` for the cost.
     """
     return gram(model.factors(x, outputs), None if x2 is None else model.factors(x2, outputs))
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTape:
-    """What the backward pass needs of one layer, for all points of a piece."""
-
-    inputs: Array
-    slope: Array | None
-    """Derivative of the activation before this layer's inputs; none at the first layer."""
-    scale: float
-
-
-class Passes:
-    """Forward and backward passes at one version of a model's parameters.
-
-    The scale of the pre-activations is folded into the weights once, so a cotangent here is that
-    of the scaled pre-activation: times `scale`, it is that of ``W a + b``.
-    """
-
-    def __init__(self, model: MLP) -> None:
-        self.network = model.network
-        weights, biases = model.parameters[::2], model.parameters[1::2]
-        self.scales = [self.network.scale] * self.network.depth + [1.0]
-        self.layers = [
-            (w, b) if s == 1 else (s * w, s * b)
-            for s, w, b in zip(self.scales, weights, biases, strict=True)
-        ]
-        self.xp = array_namespace(*model.parameters)
-
-    def predict(self, coords: Array) -> Array:
-        """Evaluate points (r, inputs) -> (r, outputs), keeping nothing."""
-        values = self.network.encode(coords)
-        for layer in range(len(self.layers)):
-            values, _ = self._apply(layer, values)
-        return values
-
-    def forward(self, coords: Array) -> tuple[Array, list[LayerTape]]:
-        """Evaluate points (r, inputs) -> (r, outputs), with the tape for `backward`."""
-        values, slope = self.network.encode(coords), None
-        tape = []
-        for layer, scale in enumerate(self.scales):
-            tape.append(LayerTape(values, slope, scale))
-            values, slope = self._apply(layer, values)
-        return values, tape
-
-    def _apply(self, layer: int, inputs: Array) -> tuple[Array, Array | None]:
-        """Return a layer's values, and the derivative of its activation if it has one."""
-        weight, bias = self.layers[layer]
-        product = inputs @ weight.T
-        if layer < self.network.depth:
-            return activated(self.xp, self.network.kind, product, bias)
-        product += bias
-        return product, None
-
-    def backward(self, tape: list[LayerTape], cotangent: Array) -> Iterator[Array]:
-        """Yield the cotangents of the scaled pre-activations, (..., r, fan-out), last one first."""
-        for layer, (weight, _) in zip(reversed(tape), reversed(self.layers), strict=True):
-            yield cotangent
-            if layer.slope is not None:
-                cotangent = cotangent @ weight
-                cotangent *= layer.slope
-
-    def gradients(self, tape: list[LayerTape], cotangent: Array) -> list[Array]:
-        """Return the gradients of the folded parameters, in the parameters' order."""
-        found: list[Array] = []
-        for layer, signal in zip(reversed(tape), self.backward(tape, cotangent), strict=True):
-            found += [self.xp.sum(signal, axis=0), signal.T @ layer.inputs]
-        return found[::-1]
-
-    def unfolded(self, gradients: list[Array]) -> list[Array]:
-        """Return the parameters' gradients from those of the folded ones."""
-        return [
-            gradient if scale == 1 else scale * gradient
-            for gradient, scale in zip(
-                gradients, (s for s in self.scales for _ in range(2)), strict=True
-            )
-        ]
-
-    def factors(self, x: Array, outputs: Outputs) -> list[LayerFactors]:
-        """Return what `MLP.factors` does."""
-        xp, channels = self.xp, self.network.outputs
-        like = {"dtype": x.dtype, "device": device(x)}
-        if outputs == "sum":
-            seeds = xp.ones((1, 1, channels), **like)
-        elif outputs == "trace":
-            seeds = xp.eye(channels, **like)[:, None, :]
-        else:
-            raise ValueError(f"outputs: expected 'sum' or 'trace', got {outputs!r}; name one")
-        _, tape = self.forward(xp.reshape(x, (-1, self.network.inputs)))
-        points = tape[0].inputs.shape[0]
-        share = 1 / (math.sqrt(channels) * math.prod(x.shape[1:-1]))
-        seeds = xp.broadcast_to(share * seeds, (seeds.shape[0], points, channels))
-        factors = []
-        for layer, cotangents in zip(reversed(tape), self.backward(tape, seeds), strict=True):
-            beside = xp.reshape(xp.permute_dims(cotangents, (1, 0, 2)), (points, -1))
-            factors.append(
-                LayerFactors(
-                    xp.reshape(layer.inputs, (*x.shape[:-1], -1)),
-                    xp.reshape(layer.scale * beside, (*x.shape[:-1], -1)),
-                )
-            )
-        return factors[::-1]

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy
 from array_api_compat import device, is_numpy_array
 
-from iga_array.mlp import LayerTape, Passes
+from iga_array.passes import LayerTape, Passes
 from iga_core import Grouping
 from iga_core._arrays import Array, common_namespace, on_host, require_count
+from iga_core.batches import batch_of
 from iga_core.sampling import Largest
 
 HOST_LAYER_BYTES = 2**21
@@ -30,7 +31,10 @@ _ONE_RUN_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Piece:
-    """Columns of all groups; or, not `grouped`, a slice of the points in no group."""
+    """Columns of all groups; or, not `grouped`, a slice of the points in no group.
+
+    Both in one piece where all points must stand together; then nothing asks for its groups.
+    """
 
     start: int
     stop: int
@@ -85,6 +89,9 @@ class Pieces:
 
     Consecutive pieces form a share, which one thread works through in order: sums over shares
     do not depend on the threads' timing.
+
+    With a batch, "all groups" are those of the step last turned to. Their errors then weigh as
+    much as those of all groups would, so that a step's loss is, on average, that of all points.
     """
 
     def __init__(
@@ -95,21 +102,31 @@ class Pieces:
         layer_width: int,
         columns: int | None,
         workers: int | None,
+        batch: int | None = None,
+        seed: int = 0,
+        whole: bool = False,
     ) -> None:
         self.xp = common_namespace(coords=coords, targets=targets)
         self.coords, self.targets, self.grouping = coords, targets, grouping
+        self.groups = grouping.groups if batch is None else batch
+        self.batch, self._seed = batch, seed
         self.origins, self.offsets, self.rest = (
             self.xp.asarray(part, device=device(coords))
             for part in (grouping.origins, grouping.offsets, grouping.rest)
         )
+        self._all_origins = self.origins
         self.cotangent_scale = 2 / math.prod(targets.shape)
+        self.group_weight = grouping.groups / self.groups
         blas = _blas_of(coords)
         if workers is None:
             workers = 1 if blas is None else max(lib.num_threads for lib in blas.lib_controllers)
         workers = require_count("workers", workers, 1)
         if columns is None:
             columns = self._columns(layer_width, workers)
-        pieces = _cut(grouping, require_count("columns", columns, 1))
+        pieces = _cut(grouping, self.groups, require_count("columns", columns, 1))
+        self.whole = whole
+        if whole:
+            pieces = [Piece(0, grouping.points, grouped=False)]
         self.shares = [
             [pieces[k] for k in share]
             for share in numpy.array_split(range(len(pieces)), min(workers, len(pieces)))
@@ -120,6 +137,18 @@ class Pieces:
         # A share keeps to its thread, and so to memory that this thread has touched before.
         self._pools = [ThreadPoolExecutor(1) for _ in self.shares] if several else None
         self._blas = blas if several else None
+
+    @property
+    def count(self) -> int:
+        """Points of a step."""
+        return self.groups * self.grouping.points + len(self.grouping.rest)
+
+    def turn_to(self, step: int) -> None:
+        """Take the groups of a step from here on."""
+        if self.batch is not None:
+            chosen = batch_of(self.grouping.groups, self.batch, self._seed, step)
+            index = self.xp.asarray(chosen, device=device(self.coords))
+            self.origins = self.xp.take(self._all_origins, index, axis=0)
 
     def map(
         self,
@@ -150,20 +179,32 @@ class Pieces:
 
     def evaluate(self, passes: Passes, piece: Piece) -> Evaluated:
         """Run a piece forward, to the cotangent of the mean squared error over all points."""
-        part = slice(piece.start, piece.stop)
-        if piece.grouped:
-            coords, targets = self._rows(self.origins[:, None] + self.offsets[None, part])
-        else:
-            coords, targets = self._rows(self.rest[part])
+        index, weight = self._members(piece)
+        coords, targets = self._rows(index)
         cotangent, tape = passes.forward(coords)
         cotangent -= targets
-        error = self.xp.sum(cotangent * cotangent)
-        cotangent *= self.cotangent_scale
+        error = self.xp.sum(weight * (cotangent * cotangent))
+        cotangent *= weight * self.cotangent_scale
         return Evaluated(piece, error, cotangent, tape)
+
+    def _members(self, piece: Piece) -> tuple[Array, Any]:
+        """Return the points of a piece, and the weight of their errors, a number or (r, 1)."""
+        xp, part = self.xp, slice(piece.start, piece.stop)
+        if not (piece.grouped or self.whole):
+            return self.rest[part], 1.0
+        grouped = xp.reshape(self.origins[:, None] + self.offsets[None, part], (-1,))
+        if not self.whole:
+            return grouped, self.group_weight
+        like = {"dtype": self.coords.dtype, "device": device(self.coords)}
+        weights = [
+            xp.full((grouped.shape[0], 1), self.group_weight, **like),
+            xp.ones((self.rest.shape[0], 1), **like),
+        ]
+        return xp.concat([grouped, self.rest]), xp.concat(weights)
 
     def grouped(self, cotangent: Array) -> Array:
         """Arrange the cotangent of a grouped piece as (n, b, C)."""
-        return self.xp.reshape(cotangent, (self.grouping.groups, -1, cotangent.shape[1]))
+        return self.xp.reshape(cotangent, (self.groups, -1, cotangent.shape[1]))
 
     def coords_at(self, positions: Array) -> Array:
         """Coordinates at some positions of each group, (n, s, inputs)."""
@@ -175,7 +216,7 @@ class Pieces:
         coords, targets = self._at(positions)
         predictions = passes.predict(xp.reshape(coords, (-1, coords.shape[-1])))
         errors = xp.reshape(predictions, targets.shape) - targets
-        return self.cotangent_scale * xp.mean(errors, axis=1)
+        return self.group_weight * self.cotangent_scale * xp.mean(errors, axis=1)
 
     def _at(self, positions: Array) -> tuple[Array, Array]:
         xp = self.xp
@@ -195,7 +236,7 @@ class Pieces:
         """Choose pieces of cache size, as many for each worker."""
         budget = HOST_LAYER_BYTES if on_host(self.coords) else ACCELERATOR_LAYER_BYTES
         item = int(self.xp.finfo(self.coords.dtype).bits) // 8
-        fit = max(1, budget // (self.grouping.groups * layer_width * item))
+        fit = max(1, budget // (self.groups * layer_width * item))
         count = workers * math.ceil(self.grouping.points / (fit * workers))
         return math.ceil(self.grouping.points / count)
 
@@ -223,8 +264,8 @@ def _quietly(function: Callable[..., Result], *arguments: Any) -> Result:
         return function(*arguments)
 
 
-def _cut(grouping: Grouping, columns: int) -> list[Piece]:
-    rows = columns * grouping.groups
+def _cut(grouping: Grouping, groups: int, columns: int) -> list[Piece]:
+    rows = columns * groups
     spans = ((grouping.points, columns, True), (len(grouping.rest), rows, False))
     return [
         Piece(first, min(first + step, length), grouped)

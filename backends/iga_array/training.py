@@ -1,13 +1,13 @@
-"""Full-batch training in pieces, with or without an adjustment."""
+"""Training in pieces, on all groups or a batch of them a step, with or without an adjustment."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
 
 import numpy
 
+from iga_array.checking import require_data, require_kinds
 from iga_array.correcting import (
     Correction,
     Corrector,
@@ -15,17 +15,12 @@ from iga_array.correcting import (
     taken,
     taken_count,
 )
-from iga_array.mlp import MLP, Passes
+from iga_array.mlp import MLP
+from iga_array.passes import Passes
 from iga_array.pieces import Evaluated, Piece, Pieces, Sums, overflow_is_seen_later, total
 from iga_core import Adjustment, Grouping, SpectralTransform
-from iga_core._arrays import (
-    Array,
-    common_namespace,
-    require_count,
-    require_finite,
-    require_shape,
-)
-from iga_core.adjustment import require_fit
+from iga_core._arrays import Array, common_namespace, require_count
+from iga_core.batches import require_batch
 from iga_core.optimizers import Adam, Optimizer
 
 
@@ -40,14 +35,17 @@ def train(
     steps: int = 1000,
     columns: int | None = None,
     workers: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
     callback: "Callable[[Trainer], object] | None" = None,
 ) -> "Trainer":
-    """Fit a model to a signal by full-batch training under the mean squared error.
+    """Fit a model to a signal under the mean squared error.
 
     Parameters
     ----------
     model : MLP
-        Trained in place: its `parameters` are replaced at every step.
+        Trained in place: its `parameters` are replaced at every step. A normalised network takes
+        all points of a step in one piece, and no adjustment.
     coords : array, shape (N, inputs)
         Coordinates of the points in their own order, in [-1, 1].
     targets : array, shape (N, outputs)
@@ -65,6 +63,11 @@ def train(
     workers : int, optional
         Pieces worked on at a time; by default one a core for NumPy arrays, where threadpoolctl
         is installed to give each one thread of the linear algebra library, else 1.
+    batch : int, optional
+        Groups a step, more than the `end` of an adjustment; by default all. Points in no group
+        take part in every step. The gradient is, on average over steps, that of all points.
+    seed : int
+        Of the batches, see `iga_core.batches.batch_of`.
     callback : callable, optional
         Called with the `Trainer` after every step; training ends when it returns True.
 
@@ -76,13 +79,17 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If the arguments do not belong together or, on a CPU, data are not finite.
+        If the arguments do not belong together or, on a CPU, data are not finite; if a normalised
+        network comes with an adjustment.
     FloatingPointError
         On a CPU, when the loss becomes non-finite. The model then has the parameters of the last
         finite loss. The loss after the last step is not evaluated.
 
     Notes
     -----
+    A batch with ``sampling="largest"`` or ``reach="mean"`` whose tapes exceed
+    `iga_array.correcting.HELD_BYTES` costs a second forward pass a step.
+
     NumPy runs of several workers take turns within a process. They also have the GNU C library
     keep up to 64 MB of freed memory a thread.
     """
@@ -101,16 +108,19 @@ def train(
         steps=steps,
         columns=columns,
         workers=workers,
+        batch=batch,
+        seed=seed,
     )
     while trainer.done < trainer.steps:
         trainer.step()
         if callback is not None and callback(trainer) is True:
             break
+    trainer._measure()
     return trainer
 
 
 class Trainer:
-    """Full-batch training a step at a time; takes what `train` takes.
+    """Training a step at a time; takes what `train` takes.
 
     Attributes
     ----------
@@ -119,8 +129,8 @@ class Trainer:
     done, steps : int
         Steps taken, and in all.
     loss : array, shape ()
-        Mean squared error over all points, at the parameters before the last step; None before
-        any.
+        Mean squared error over all points, or an estimate of it from those of the step's batch, at
+        the parameters before the last step; None before any.
 
     Raises
     ------
@@ -140,10 +150,13 @@ class Trainer:
         steps: int = 1000,
         columns: int | None = None,
         workers: int | None = None,
+        batch: int | None = None,
+        seed: int = 0,
     ) -> None:
-        _require_kinds(model, grouping, adjustment, optimizer)
+        require_kinds(model, grouping, adjustment, optimizer)
         xp = common_namespace(coords=coords, targets=targets, parameters=model.parameters[0])
-        _require_fit(model, coords, targets, grouping, adjustment)
+        require_data(model, coords, targets, grouping, adjustment)
+        batch = require_batch(batch, seed, grouping.groups, adjustment)
         self.model = model
         self.optimizer = optimizer or Adam(5e-3, "cosine")
         self.steps = require_count("steps", steps, 1)
@@ -151,7 +164,17 @@ class Trainer:
         self.loss: Array = None
         self._moments = self.optimizer.initial(model.parameters)
         self._evaluated: deque[tuple[Array, list[Array]]] = deque([(0.0, model.parameters)], 2)
-        self._pieces = Pieces(coords, targets, grouping, model.network.width, columns, workers)
+        self._pieces = Pieces(
+            coords,
+            targets,
+            grouping,
+            model.network.width,
+            columns,
+            workers,
+            batch,
+            seed,
+            whole=bool(model.network.normalised),
+        )
         numbers = sum(2 * fan_in for fan_in, _ in model.network.layers)
         point_bytes = numbers * xp.finfo(coords.dtype).bits // 8
         self._corrector = (
@@ -169,7 +192,7 @@ class Trainer:
         Returns
         -------
         array, shape ()
-            The mean squared error over all points, at the parameters before the step.
+            The `loss`.
 
         Raises
         ------
@@ -177,10 +200,11 @@ class Trainer:
             On a CPU, if the loss is non-finite; the model goes back to the last finite one.
         """
         with overflow_is_seen_later(), self._pieces.threads():
+            self._pieces.turn_to(self.done)
             return self._step()
 
     def _step(self) -> Array:
-        passes = Passes(self.model)
+        passes = self.model.passes()
         memory = None if self._corrector is None else self._corrector.memory
         try:
             sums = self._gradients(passes)
@@ -205,6 +229,7 @@ class Trainer:
             ) from None
         self._evaluated.append((self.loss, self.model.parameters))
         self.model.parameters, self._moments = parameters, moments
+        self.model.statistics = passes.statistics
         self.done += 1
         return self.loss
 
@@ -213,7 +238,13 @@ class Trainer:
         for loss, parameters in reversed(self._evaluated):
             if math.isfinite(float(loss)):
                 self.model.parameters = parameters
+                self._measure()
                 return
+
+    def _measure(self) -> None:
+        """Give a normalised model the statistics of all points at its present parameters."""
+        if self.model.network.normalised:
+            self.model.measure(self._pieces.coords)
 
     @property
     def parameters(self) -> list[Array]:
@@ -221,8 +252,21 @@ class Trainer:
         return self.model.parameters
 
     def predict(self) -> Array:
-        """Evaluate the model at all points, (N, outputs)."""
+        """Evaluate the model at all points, (N, outputs); a normalised one is given its statistics.
+
+        They are those of all points at the present parameters, as in a pass of training.
+        """
+        self._measure()
         return self.model(self._pieces.coords)
+
+    def folded(self) -> list[Array]:
+        """Return the parameters of the plain network ``model.network.folded``.
+
+        A normalised network is folded with the statistics of all points at its present parameters,
+        which it gets.
+        """
+        self._measure()
+        return self.model.fold().parameters
 
     def state_dict(self) -> dict[str, Array]:
         """Return all that a run needs to go on elsewhere, by name.
@@ -272,6 +316,7 @@ class Trainer:
         self.model.parameters = found.pop("parameters")
         self._evaluated = deque([(0.0, found.pop("finite"))], 2)
         self._moments = found
+        self._measure()
 
     def _lists(self) -> dict[str, list[Array]]:
         finite = self._evaluated[-1][1]
@@ -299,6 +344,12 @@ class Trainer:
             correction = corrector.from_this_pass(passes, seen, self.done)
             parts = pieces.map(lambda share: total(finish(e, correction) for e in share), held)
             return total(parts)
+        if corrector.looks_first:
+            seen = total(pieces.map(lambda share: total(map(corrector.look, evaluate(share)))))
+            correction = corrector.from_this_pass(passes, seen, self.done)
+            return total(
+                pieces.map(lambda share: total(finish(e, correction) for e in evaluate(share)))
+            )
         if corrector.needs_look:
             seen = total(pieces.map(lambda share: total(map(corrector.look, evaluate(share)))))
             corrector.remember(passes, seen, self.done)
@@ -324,31 +375,3 @@ class Trainer:
         sums = total(parts)
         corrector.remember(passes, sums, self.done + 1)
         return sums
-
-
-def _require_kinds(model: Any, grouping: Any, adjustment: Any, optimizer: Any) -> None:
-    for name, value, kind in (
-        ("model", model, MLP),
-        ("grouping", grouping, Grouping),
-        ("adjustment", adjustment, Adjustment),
-        ("optimizer", optimizer, Optimizer),
-    ):
-        optional = kind in (Adjustment, Optimizer)
-        if not isinstance(value, kind) and not (optional and value is None):
-            raise TypeError(
-                f"{name}: expected {kind.__name__}{' or None' if optional else ''}, got "
-                f"{type(value).__name__}; construct one first"
-            )
-
-
-def _require_fit(
-    model: MLP, coords: Array, targets: Array, grouping: Grouping, adjustment: Adjustment | None
-) -> None:
-    network = model.network
-    remedy = "give one row a point"
-    require_shape("coords", coords, (grouping.count, network.inputs), remedy)
-    require_shape("targets", targets, (grouping.count, network.outputs), remedy)
-    require_finite("coords", coords, "clean the data first")
-    require_finite("targets", targets, "clean the data first")
-    if adjustment is not None:
-        require_fit(adjustment, grouping)

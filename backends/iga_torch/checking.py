@@ -8,12 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iga_torch.layers import normalising
 from iga_torch.recording import FLOATS, WithoutDropout, evaluating
 from iga_torch.samples import Samples
 
 Leaves = Mapping[str, Tensor]
 REDUCED_EPS = 2.0**-8
 """Of bfloat16, and more than that of any other reduced precision."""
+
+
+def require_module(network: Any) -> None:
+    """Raise unless this is a module."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network: expected a torch.nn.Module, got {type(network).__name__}; "
+            "put the function into a module, so that its parameters are known"
+        )
+
+
+def require_separate(network: nn.Module) -> None:
+    """Raise if a batch normalisation makes every output depend on all samples of a call."""
+    name = normalising(network)
+    if name is not None:
+        kind = type(network.get_submodule(name)).__name__
+        raise ValueError(
+            f"network: expected no batch normalisation in training mode, got {kind} {name!r}; "
+            "with it each output depends on all samples of a call, so that the kernel of a few is "
+            "not defined: put BatchNorm into eval mode, or train without an adjustment"
+        )
 
 
 def trained(network: nn.Module) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class Chooser:
         if rule == "centre":
             return -(positions + before - (columns - 1) // 2).abs().to(cotangent.dtype)
         scores = _largest_of_random(positions.shape, points, [self.adjustment.seed, *seed])
-        return _sent(scores, cotangent.device).to(cotangent.dtype)
+        return sent(scores, cotangent.device).to(cotangent.dtype)
 
     def _random(
         self, groups: int, points: int, samples: int, step: int, device: torch.device
@@ -131,7 +131,7 @@ class Chooser:
             )
             for k in range(count)
         ]
-        drawn = _sent(numpy.stack(blocks), device)
+        drawn = sent(numpy.stack(blocks), device)
         self._drawn = (form, step, drawn)
         return drawn[0]
 
@@ -169,7 +169,7 @@ def _largest_of_random(
     return generator.permuted(numpy.cumprod(ratios, axis=1), axis=1)
 
 
-def _sent(array: NDArray[numpy.generic], device: torch.device) -> Tensor:
+def sent(array: NDArray[numpy.generic], device: torch.device) -> Tensor:
     """Move to a device, from pinned memory and without waiting where it is a GPU."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":

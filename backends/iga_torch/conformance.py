@@ -16,7 +16,7 @@ from iga_core import Muon as CoreMuon
 from iga_core.testing import DType, Floats, Positions, Problem
 from iga_torch.kernel import empirical_ntk
 from iga_torch.muon import Muon
-from iga_torch.networks import from_network
+from iga_torch.networks import CoordinateNetwork, from_network
 from iga_torch.wrapper import IGA
 
 OPTIMIZERS = {SGD: torch.optim.SGD, Adam: torch.optim.Adam, CoreMuon: Muon}
@@ -42,7 +42,10 @@ class TorchBackend:
 
     def evaluate(self, network: Network, parameters: list[Floats], coords: Floats) -> Floats:  # noqa: D102
         with _one_thread(), torch.no_grad():
-            return _host(self._model(network, parameters)(self._tensor(coords)))
+            model, points = self._model(network, parameters), self._tensor(coords)
+            if network.normalised:
+                model.measure(points)
+            return _host(model.eval()(points))
 
     def gradients(  # noqa: D102
         self,
@@ -85,22 +88,25 @@ class TorchBackend:
         problem: Problem,
         parameters: list[Floats],
         optimizer: SGD | Adam | CoreMuon,
-        adjustment: Adjustment,
+        adjustment: Adjustment | None,
         positions: Positions,
     ) -> list[Floats]:
         with _one_thread():
             network = self._model(problem.network, parameters)
-            model = _Told(network, grouping=problem.grouping, **asdict(adjustment))
+            model: nn.Module = network
+            if adjustment is not None:
+                model = _Told(network, grouping=problem.grouping, **asdict(adjustment))
             update = OPTIMIZERS[type(optimizer)](model.parameters(), lr=optimizer.learning_rate)
             coords, targets = self._tensor(problem.coords), self._tensor(problem.targets)
             for chosen in torch.as_tensor(positions, device=self.device):
-                model.tell(chosen)
+                if isinstance(model, _Told):
+                    model.tell(chosen)
                 update.zero_grad()
                 mse_loss(model(coords), targets).backward()
                 update.step()
             return list(map(_host, network.parameters()))
 
-    def _model(self, network: Network, parameters: list[Floats]) -> nn.Module:
+    def _model(self, network: Network, parameters: list[Floats]) -> CoordinateNetwork:
         model = from_network(network, dtype=self._dtype, device=self.device)
         with torch.no_grad():
             for parameter, values in zip(model.parameters(), parameters, strict=True):

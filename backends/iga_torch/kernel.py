@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from iga_torch.checking import trained
+from iga_torch.checking import require_module, require_separate, trained
 from iga_torch.samples import Samples
 from iga_torch.tangents import Tangents
 
@@ -52,15 +52,12 @@ def empirical_ntk(
     held at a time. Both are compared with autograd when a network is first seen with samples of a
     shape. Dropout is left out.
     """
-    if not isinstance(network, nn.Module):
-        raise TypeError(
-            f"network: expected a torch.nn.Module, got {type(network).__name__}; "
-            "put the function into a module, so that its parameters are known"
-        )
+    require_module(network)
     if outputs not in get_args(Outputs):
         raise ValueError(
             f"outputs: expected one of {', '.join(get_args(Outputs))}, got {outputs!r}; name one"
         )
+    require_separate(network)
     leaves = trained(network)
     sides = [_samples("x1", x1, leaves)]
     if x2 is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from iga_core import Network
 from iga_core.network import FREQUENCY_SCALES, GABOR_DECAY
+from iga_torch.layers import FourierLinear, Normalisation
 
 
 def from_network(
@@ -32,9 +33,9 @@ def from_network(
     Returns
     -------
     CoordinateNetwork
-        (..., inputs) -> (..., outputs), of `nn.Linear` and activations. Its parameters are weight
-        (fan-out, fan-in) and bias (fan-out,) of each layer in turn, in the order of
-        ``network.initial(seed)``.
+        (..., inputs) -> (..., outputs), of `nn.Linear` or `FourierLinear`, activations and, where
+        normalised, `Normalisation`. Its parameters are of the shapes ``network.shapes``, in that
+        order.
 
     Raises
     ------
@@ -71,8 +72,9 @@ class CoordinateNetwork(nn.Module):
 
     Attributes
     ----------
-    layers : nn.ModuleList of nn.Linear
-        Their names in `state_dict` are those in the model files of ``iga fit``.
+    layers : nn.ModuleList of nn.Linear and FourierLinear
+        The names of a plain network's parameters are those in the model files of ``iga fit``. A
+        normalised layer has a `normalisation`.
     """
 
     def __init__(self, network: Network, parameters: list[Tensor]) -> None:
@@ -83,14 +85,23 @@ class CoordinateNetwork(nn.Module):
         )
         self.activation = ACTIVATIONS[network.kind]()
         self.layers = nn.ModuleList()
-        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-            fan_out, fan_in = weight.shape
-            layer = nn.Linear(fan_in, fan_out, device="meta")  # draws no random numbers
-            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        for number, (weight, *others) in enumerate(network.by_layer(parameters)):
+            bias, gain_and_shift = (others, []) if len(others) == 1 else (others[:-2], others[-2:])
+            layer: nn.Module
+            if number in network.reparameterised:
+                layer = FourierLinear(network, weight, *bias)
+            else:
+                layer = _linear(weight, *bias)
+            if gain_and_shift:
+                layer.normalisation = Normalisation(*gain_and_shift)
             self.layers.append(layer)
 
     def forward(self, coords: Tensor) -> Tensor:
-        """Evaluate points (..., inputs) -> (..., outputs)."""
+        """Evaluate points (..., inputs) -> (..., outputs).
+
+        In training mode a normalised network takes mean and variance over all points of the call,
+        in `eval()` mode those of the last call in training mode.
+        """
         if coords.shape[-1] != self.network.inputs:
             raise ValueError(
                 f"coords: expected shape (..., {self.network.inputs}), got {tuple(coords.shape)}; "
@@ -99,9 +110,61 @@ class CoordinateNetwork(nn.Module):
         values = coords if self.encoding is None else self.encoding(coords)
         *hidden, last = self.layers
         for layer in hidden:
-            values = self.activation(layer(values))
+            values = layer(values)
+            if not self.network.normalised:
+                values = self.activation(values)
+                continue
+            normalise = layer.get_submodule("normalisation")
+            if self.network.normalises_activations:
+                values = normalise(self.activation(values))
+            else:
+                values = self.activation(normalise(values))
         outputs: Tensor = last(values)
         return outputs
+
+    @property
+    def statistics(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Mean and variance of each hidden layer in `eval()` mode; None if not normalised."""
+        if not self.network.normalised:
+            return None
+        parts = [layer.get_submodule("normalisation") for layer in self.layers[:-1]]
+        return [(part.get_buffer("mean"), part.get_buffer("variance")) for part in parts]
+
+    @torch.no_grad()
+    def measure(self, coords: Tensor) -> None:
+        """Replace the statistics of a normalised network by those of some points.
+
+        Parameters
+        ----------
+        coords : Tensor, shape (..., inputs)
+            All that the network is to be normalised by, evaluated at once.
+
+        Raises
+        ------
+        ValueError
+            If the network is not normalised.
+        """
+        if not self.network.normalised:
+            raise ValueError(
+                f"network: expected a normalised one, got {self.network.label}; only "
+                "Network(..., normalised=True) has statistics"
+            )
+        before = self.training
+        self.train()(coords)
+        self.train(before)
+
+    @torch.no_grad()
+    def fold(self) -> "CoordinateNetwork":
+        """Return the plain network that computes the same in `eval()` mode.
+
+        Returns
+        -------
+        CoordinateNetwork
+            Of ``network.folded``, without `Fourier` and normalisation; its parameters are copies.
+        """
+        parameters = [parameter.detach() for parameter in self.parameters()]
+        folded = self.network.fold(parameters, self.statistics)
+        return CoordinateNetwork(self.network.folded, [values.clone() for values in folded])
 
 
 class Encoding(nn.Module):
@@ -163,6 +226,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "finer": Finer,
     "gauss": Gauss,
 }
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    fan_out, fan_in = weight.shape
+    layer = nn.Linear(fan_in, fan_out, bias is not None, device="meta")  # draws no random numbers
+    layer.weight = nn.Parameter(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
+    return layer
 
 
 def _usable(device: Any) -> torch.device:

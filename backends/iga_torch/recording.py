@@ -26,17 +26,22 @@ DROPOUTS = frozenset(
         torch.feature_alpha_dropout,
     }
 )
+PRODUCTS = frozenset({torch.matmul, torch.mm, Tensor.matmul, Tensor.mm})
 FLOATS = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class LinearUse:
-    """One ``z = x Wᵀ + b``: whose weight and bias, at what `x`, and where the gradient of z is."""
+    """One ``z = x Wᵀ + b``: whose weight and bias, at what `x`, and where the gradient of z is.
+
+    With a `basis` B, W is the product of the weight, trained, and B, which is not.
+    """
 
     weight: str | None
     bias: str | None
     inputs: Tensor
     edge: GradientEdge
+    basis: Tensor | None = None
 
     @property
     def parameters(self) -> set[str]:
@@ -58,6 +63,15 @@ class LookupUse:
     def parameters(self) -> set[str]:
         """Names of the trained parameters read."""
         return {self.table}
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A trained weight times a fixed basis; it is kept so that no other tensor gets its id."""
+
+    weight: str
+    basis: Tensor
+    result: Tensor
 
 
 class WithoutDropout(TorchFunctionMode):
@@ -111,6 +125,7 @@ class Recording(WithoutDropout):
     def __init__(self, leaves: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._names = {id(leaf): name for name, leaf in leaves.items()}
+        self._products: dict[int, Product] = {}
         self.uses: list[LinearUse | LookupUse] = []
         self.others: set[str] = set()
 
@@ -119,7 +134,10 @@ class Recording(WithoutDropout):
     ) -> Any:
         read = set(self._read((args, kwargs)))
         result = func(*args, **kwargs)
-        if read and _holds_tensor(result):
+        product = self._product(func, args, result) if read else None
+        if product is not None:
+            self._products[id(result)] = product
+        elif read and _holds_tensor(result):
             use = self._understood(func, args, kwargs, result)
             if use is not None:
                 self.uses.append(use)
@@ -133,11 +151,25 @@ class Recording(WithoutDropout):
         if isinstance(tree, Tensor):
             if id(tree) in self._names:
                 yield self._names[id(tree)]
+            elif id(tree) in self._products:
+                yield self._products[id(tree)].weight
         elif isinstance(tree, list | tuple):
             for branch in tree:
                 yield from self._read(branch)
         elif isinstance(tree, Mapping):
             yield from self._read(list(tree.values()))
+
+    def _product(
+        self, func: Callable[..., Any], args: tuple[Any, ...], result: Any
+    ) -> "Product | None":
+        """Read a product of a trained matrix and one that is not, which may serve as a weight."""
+        if func not in PRODUCTS or len(args) != 2 or id(args[0]) not in self._names:
+            return None
+        basis = args[1]
+        fixed = isinstance(basis, Tensor) and basis.ndim == 2 and not basis.requires_grad
+        if not fixed or result.ndim != 2 or result.dtype not in FLOATS:
+            return None
+        return Product(self._names[id(args[0])], basis, result)
 
     def _understood(
         self,
@@ -163,10 +195,12 @@ class Recording(WithoutDropout):
         weight: Tensor,
         bias: Tensor | None = None,
     ) -> LinearUse | None:
-        w, b = self._names.get(id(weight)), self._names.get(id(bias))
-        if id(input) in self._names or weight.ndim != 2 or w is b is None:
+        w, b, basis = self._names.get(id(weight)), self._names.get(id(bias)), None
+        if id(weight) in self._products:
+            w, basis = self._products[id(weight)].weight, self._products[id(weight)].basis
+        if set(self._read(input)) or weight.ndim != 2 or w is b is None:
             return None
-        return LinearUse(w, b, input.detach(), get_gradient_edge(result))
+        return LinearUse(w, b, input.detach(), get_gradient_edge(result), basis)
 
     def _embedding(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iga_core import LayerFactors, Lookup, Rows, gram
 from iga_core.kernel import Factor
+from iga_torch.bases import root
 from iga_torch.checking import (
     REDUCED_EPS,
     Leaves,
@@ -36,15 +37,33 @@ class Part:
     cotangents: Tensor
     """(heads, n, u, d)"""
 
+    @property
+    def basis(self) -> Tensor | None:
+        """What the weight is multiplied by before it is used, if anything."""
+        return self.use.basis if isinstance(self.use, LinearUse) else None
+
+    @property
+    def reduced(self) -> Tensor:
+        """What has the scalar products of the operand, or of its product with the basis."""
+        if self.basis is None:
+            return self.operand
+        return self.operand @ root(self.basis).to(self.operand.dtype).T
+
     def beside(self) -> tuple[Tensor, Tensor]:
         """Return operand and cotangents (n, u, heads d): the Gram matrix sums over the heads."""
-        return self.operand, self.cotangents.movedim(0, 2).flatten(2)
+        return self.reduced, self.cotangents.movedim(0, 2).flatten(2)
+
+    def kind(self) -> tuple[str | None, object]:
+        """Return the weight or table that is used, and what its other uses must have in common."""
+        if isinstance(self.use, LookupUse):
+            return self.use.table, LookupUse
+        return self.use.weight, id(self.basis)
 
     def below(self) -> tuple[Tensor, Tensor]:
         """Return operand and cotangents with a row for every sample and head."""
         heads = self.cotangents.shape[0]
         return (
-            self.operand.repeat_interleave(heads, dim=0),
+            self.reduced.repeat_interleave(heads, dim=0),
             self.cotangents.transpose(0, 1).flatten(0, 1),
         )
 
@@ -55,7 +74,10 @@ class Part:
         if isinstance(self.use, LookupUse):
             table = cotangents.new_zeros(self.use.shape)
             return {self.use.table: table.index_add_(0, operand, cotangents)}
-        found = {self.use.weight: cotangents.T @ operand, self.use.bias: cotangents.sum(dim=0)}
+        weight = cotangents.T @ operand
+        if self.basis is not None:
+            weight = weight @ self.basis.to(weight.dtype).T
+        found = {self.use.weight: weight, self.use.bias: cotangents.sum(dim=0)}
         return {name: share for name, share in found.items() if name is not None}
 
 
@@ -73,8 +95,11 @@ class Evaluation:
 
     def form(self) -> tuple[object, ...]:
         """Return what tells one way of evaluating from another."""
-        uses = tuple((type(p.use), *sorted(p.use.parameters), p.operand.shape) for p in self.parts)
-        return uses, frozenset(self.others)
+        uses = (
+            (type(p.use), *sorted(p.use.parameters), p.operand.shape, p.basis is None)
+            for p in self.parts
+        )
+        return tuple(uses), frozenset(self.others)
 
 
 class Tangents:
@@ -166,10 +191,9 @@ class Tangents:
             else:
                 parts.append(part)
         # The Jacobian of a parameter is one sum: its factors must be of one kind.
-        tables = {part.use.table for part in parts if isinstance(part.use, LookupUse)}
-        others |= tables.intersection(
-            part.use.weight for part in parts if isinstance(part.use, LinearUse)
-        )
+        kinds = {part.kind() for part in parts}
+        names = [name for name, _ in kinds if name is not None]
+        others |= {name for name in names if names.count(name) > 1}
         return Evaluation(flat.detach(), parts, others, not (recording.dropped or changed))
 
     def _check(

@@ -1,28 +1,25 @@
-"""Full-batch training of a PyTorch network, with or without an adjustment."""
+"""Training of a PyTorch network, adjusted or not, on all groups or a batch of them a step."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from iga_core import Adjustment, Grouping, SpectralTransform
 from iga_core import optimizers as core
 from iga_core._arrays import common_namespace, require_count, require_finite, require_shape
 from iga_core.adjustment import require_fit
-from iga_torch.checking import trained
+from iga_core.batches import require_batch
+from iga_torch.checking import require_separate, trained
+from iga_torch.layers import normalising
 from iga_torch.muon import Muon
+from iga_torch.networks import CoordinateNetwork
+from iga_torch.pieces import Afresh, Batches, Piece, columns_that_fit, cut, held_bytes
 from iga_torch.wrapper import IGA
 
-HOST_BYTES = 2**30
-ACCELERATOR_BYTES = 2**32
-"""Most that autograd holds between the forward and the backward pass of a piece."""
-
-PROBED_POINTS = 64
 PREDICTED_POINTS = 2**16
 
 OPTIMIZERS: dict[type[core.Optimizer], Any] = {
@@ -32,22 +29,14 @@ OPTIMIZERS: dict[type[core.Optimizer], Any] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Piece:
-    """Points that are evaluated at once, by the adjusted model or by the network alone."""
-
-    model: nn.Module
-    coords: Tensor
-    targets: Tensor
-
-
 class Trainer:
-    """Full-batch training under the mean squared error, a step at a time.
+    """Training under the mean squared error, a step at a time.
 
     Parameters
     ----------
     network : nn.Module
-        (..., inputs) -> (..., outputs); trained in place.
+        (..., inputs) -> (..., outputs); trained in place. One with batch normalisation in training
+        mode takes all points of a step in one piece, and no adjustment.
     coords : Tensor, shape (N, inputs)
         Coordinates of the points in their own order.
     targets : Tensor, shape (N, outputs)
@@ -64,7 +53,14 @@ class Trainer:
     columns : int, optional
         Positions of every group in one piece, at least `samples` of them; `IGA` says what an
         adjustment does in pieces. By default all points are evaluated at once if what autograd
-        holds for them fits in `HOST_BYTES` or `ACCELERATOR_BYTES`, else as many as fit.
+        holds for them fits in `iga_torch.pieces.HOST_BYTES` or `ACCELERATOR_BYTES`, else as many
+        as fit.
+    batch : int, optional
+        Groups a step, all evaluated at once, more than the `end` of an adjustment; by default all
+        groups. Points in no group take part in every step. The gradient is, on average over steps,
+        that of all points.
+    seed : int
+        Of the batches, see `iga_core.batches.batch_of`.
 
     Attributes
     ----------
@@ -73,8 +69,8 @@ class Trainer:
     done, steps : int
         Steps taken, and in all.
     loss : Tensor, shape ()
-        Mean squared error over all points, at the parameters before the last step; None before
-        any.
+        Mean squared error over all points, or an estimate of it from those of the step's batch, at
+        the parameters before the last step; None before any.
 
     Raises
     ------
@@ -93,31 +89,43 @@ class Trainer:
         optimizer: core.Optimizer | None = None,
         steps: int = 1000,
         columns: int | None = None,
+        batch: int | None = None,
+        seed: int = 0,
     ) -> None:
         optimizer = core.Adam(5e-3, "cosine") if optimizer is None else optimizer
         _require_kinds(network, grouping, adjustment, optimizer)
         self._trained = list(trained(network).values())
-        _require_fit(self._trained, coords, targets, grouping, adjustment)
+        _require_fit(network, coords, targets, grouping, adjustment)
+        batch = require_batch(batch, seed, grouping.groups, adjustment)
         self.network = network
         self.steps = require_count("steps", steps, 1)
         self.done = 0
         self.loss: Tensor | None = None
         self._coords = coords
         self._numbers = targets.numel()
-        held_bytes = _held_bytes(network, coords, targets)
-        if columns is None:
-            columns = _columns_that_fit(held_bytes, coords, grouping)
+        point_bytes = held_bytes(network, coords, targets)
+        self._batches = None
+        if batch is not None:
+            self._batches = Batches(coords, targets, grouping, batch, seed)
+        if batch is not None or normalising(network) is not None:
+            _require_one_piece("a batch" if batch else "a normalised network", columns)
+            columns = grouping.points
+        elif columns is None:
+            columns = columns_that_fit(point_bytes, coords, grouping)
         columns = max(require_count("columns", columns, 1), adjustment.samples if adjustment else 1)
         in_one = columns >= grouping.points
         self._model: IGA | None = None
         if adjustment is not None:
             settings = {f.name: getattr(adjustment, f.name) for f in dataclasses.fields(adjustment)}
-            self._model = IGA(network, grouping if in_one else None, **settings)
-        adjusted = self._model or network
+            if self._batches is not None:
+                self._model = Afresh(network, self._batches.grouping, **settings)
+            else:
+                self._model = IGA(network, grouping if in_one else None, **settings)
+        self._adjusted = self._model or network
         if in_one:
-            self._pieces = [Piece(adjusted, coords, targets)]
+            self._pieces = [Piece(self._adjusted, coords, targets)]
         else:
-            self._pieces = list(_cut(adjusted, network, coords, targets, grouping, columns))
+            self._pieces = list(cut(self._adjusted, network, coords, targets, grouping, columns))
         self._decay = optimizer.decay
         self._optimizer = OPTIMIZERS[type(optimizer)](self._trained, lr=optimizer.learning_rate)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
@@ -135,7 +143,7 @@ class Trainer:
         Returns
         -------
         Tensor, shape ()
-            The mean squared error over all points, at the parameters before the step.
+            The `loss`.
 
         Raises
         ------
@@ -165,8 +173,34 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self) -> Tensor:
-        """Evaluate the network at all points, (N, outputs)."""
+        """Evaluate the network at all points, (N, outputs).
+
+        A normalised one in training mode gets their statistics.
+        """
+        if normalising(self.network) is not None:
+            found: Tensor = self.network(self._coords)
+            return found
         return torch.cat([self.network(x) for x in torch.split(self._coords, PREDICTED_POINTS)])
+
+    def folded(self) -> list[Tensor]:
+        """Return the parameters of the plain network ``network.network.folded``; copies.
+
+        A normalised network is folded with the statistics of all points at its present parameters,
+        which it gets.
+
+        Raises
+        ------
+        TypeError
+            If the network was not made by `from_network`.
+        """
+        if not isinstance(self.network, CoordinateNetwork):
+            raise TypeError(
+                f"network: expected one made by from_network, got {type(self.network).__name__}; "
+                "fold a network of your own yourself"
+            )
+        if self.network.network.normalised and self.network.training:
+            self.network.measure(self._coords)
+        return [parameter.detach() for parameter in self.network.fold().parameters()]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that a run needs to go on elsewhere, by name.
@@ -219,9 +253,11 @@ class Trainer:
         """Return the loss, its gradient left with the parameters."""
         self._optimizer.zero_grad()
         losses = []
-        for piece in self._pieces:
-            error = mse_loss(piece.model(piece.coords), piece.targets, reduction="sum")
-            loss = error / self._numbers
+        pieces = self._pieces
+        if self._batches is not None:
+            pieces = [self._batches.piece(self._adjusted, self.done)]
+        for piece in pieces:
+            loss = piece.error() / self._numbers
             self._require_still_finite(loss.detach())
             torch.autograd.backward(loss)
             losses.append(loss.detach())
@@ -262,58 +298,12 @@ class Trainer:
             )
 
 
-def _cut(
-    adjusted: nn.Module,
-    network: nn.Module,
-    coords: Tensor,
-    targets: Tensor,
-    grouping: Grouping,
-    columns: int,
-) -> Iterator[Piece]:
-    """Yield columns of all groups, (n, b, ...), then the points in no group."""
-    # Columns from all over a group, so that its mean over a piece is near its mean.
-    order = numpy.random.default_rng(0).permutation(grouping.points)
-    # `IGA` takes the middle one of all columns for the centre.
-    middle = (grouping.points - 1) // 2
-    order[order == grouping.centre] = order[middle]
-    order[middle] = grouping.centre
-    for first in range(0, grouping.points, columns):
-        index = grouping.origins[:, None] + grouping.offsets[order[first : first + columns]]
-        place = torch.from_numpy(index).to(coords.device)
-        yield Piece(adjusted, coords[place], targets[place])
-    rest = torch.from_numpy(grouping.rest).to(coords.device)
-    if len(rest):
-        for place in torch.split(rest, columns * grouping.groups):
-            yield Piece(network, coords[place], targets[place])
-
-
-def _columns_that_fit(held_bytes: int, coords: Tensor, grouping: Grouping) -> int:
-    bound = HOST_BYTES if coords.device.type == "cpu" else ACCELERATOR_BYTES
-    pieces = max(1, math.ceil(grouping.count * held_bytes / bound))
-    return math.ceil(grouping.points / pieces)
-
-
-def _held_bytes(network: nn.Module, coords: Tensor, targets: Tensor) -> int:
-    """Return what autograd holds of a point; raise if the outputs are not like the targets."""
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    points, wanted = coords[:PROBED_POINTS].clone(), targets[:PROBED_POINTS]
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = network(points)
-    if not isinstance(output, Tensor) or output.shape != wanted.shape:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+def _require_one_piece(what: str, columns: int | None) -> None:
+    if columns is not None:
         raise ValueError(
-            f"targets: expected the network's outputs, of shape {got} at {len(points)} points, "
-            f"got {tuple(wanted.shape)}; give the network as many outputs as the signal has"
+            f"columns: expected None, because {what} is evaluated at once, got {columns}; "
+            "leave it out, and take fewer groups a step by `batch` if memory is short"
         )
-    for parameter in network.parameters():
-        held.pop(parameter.untyped_storage().data_ptr(), None)
-    return math.ceil(sum(held.values()) / len(points))
 
 
 def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -358,17 +348,19 @@ def _require_kinds(network: Any, grouping: Any, adjustment: Any, optimizer: Any)
 
 
 def _require_fit(
-    parameters: list[Tensor],
+    network: nn.Module,
     coords: Tensor,
     targets: Tensor,
     grouping: Grouping,
     adjustment: Adjustment | None,
 ) -> None:
-    common_namespace(coords=coords, targets=targets, parameters=parameters[0])
+    parameter = next(iter(trained(network).values()))
+    common_namespace(coords=coords, targets=targets, parameters=parameter)
     remedy = "give one row a point"
     require_shape("coords", coords, (grouping.count, "inputs"), remedy)
     require_shape("targets", targets, (grouping.count, "outputs"), remedy)
     require_finite("coords", coords, "clean the data first")
     require_finite("targets", targets, "clean the data first")
     if adjustment is not None:
+        require_separate(network)
         require_fit(adjustment, grouping)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from iga_core import Adjustment, AdjustmentState, Grouping, SpectralTransform, adjust
-from iga_torch.checking import trained
+from iga_torch.checking import require_module, require_separate, trained
 from iga_torch.choosing import Candidates, Chooser, at, chosen
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
@@ -100,11 +100,7 @@ class IGA(nn.Module):
         self, network: nn.Module, grouping: Grouping | None = None, **adjustment: Any
     ) -> None:
         super().__init__()
-        if not isinstance(network, nn.Module):
-            raise TypeError(
-                f"network: expected a torch.nn.Module, got {type(network).__name__}; "
-                "put the function into a module"
-            )
+        require_module(network)
         if grouping is not None and not isinstance(grouping, Grouping):
             raise TypeError(
                 f"grouping: expected a Grouping, got {type(grouping).__name__}; "
@@ -178,6 +174,7 @@ class IGA(nn.Module):
 
     @torch.compiler.disable
     def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Tensor]]:
+        require_separate(self.network)
         leaves = trained(self.network)
         layout, tensors = layout_of(args, kwargs, self._index)
         require_device("coords", tensors[0], leaves)
