@@ -20,9 +20,13 @@ INSTALL = {
     "lab": 'pip install "iga-core[lab]"',
     "cupy": 'pip install "iga-core[cupy]"',
     "torch": 'pip install "iga-core[torch]"',
+    "measures": 'pip install "iga-core[measures]"',
     "test": 'pip install "iga-core[test]"',
 }
-LAB_MODULES = ("click", "matplotlib", "PIL", "rich", "safetensors", "skimage", "threadpoolctl")
+LAB_MODULES = (
+    "click", "matplotlib", "PIL", "rich", "safetensors", "scipy", "skimage", "threadpoolctl",
+    "trimesh",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of every distribution that takes part."""
     names = (
         "iga-core", "array-api-compat", "numpy", "cupy", "click", "matplotlib", "pillow",
-        "rich", "safetensors", "scikit-image", "threadpoolctl", "torch",
+        "rich", "safetensors", "scikit-image", "scipy", "threadpoolctl", "torch", "trimesh",
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
