@@ -29,7 +29,7 @@ from benchmarks._report import (
 from iga_array import MLP, Trainer
 from iga_array.correcting import HELD_BYTES
 from iga_core import SGD, Adam, Adjustment, Grouping, Muon, Network
-from iga_lab.signals import grid, load
+from iga_lab.signals import coordinates, load
 
 SIZE, PATCH, WIDTH, STEPS = 96, 8, 128, 1000
 GROUPS = (SIZE // PATCH) ** 2
@@ -59,8 +59,8 @@ def trainer(
     signal = load("astronaut", (SIZE, None))
     return Trainer(
         MLP(Network(network, width=WIDTH), seed=seed),  # type: ignore[arg-type]
-        grid(SIZE, SIZE).astype(np.float32),
-        signal.pixels.reshape(-1, 3).astype(np.float32),
+        coordinates((SIZE, SIZE)).astype(np.float32),
+        signal.values.reshape(-1, 3).astype(np.float32),
         grouping=Grouping.patches((SIZE, SIZE), PATCH),
         adjustment=METHODS[method],
         optimizer=OPTIMIZERS[optimizer](rate, schedule),

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks._report import alternate, environment, fill, ratio, write_json, write_text
 from iga_core import Grouping, Network
-from iga_lab.signals import grid
+from iga_lab.signals import coordinates
 from iga_torch import IGA, from_network
 
 HEIGHT, WIDTH, PATCH = 512, 768, 32
@@ -77,7 +77,7 @@ class Run:
         targets = np.random.default_rng(0).random((grouping.count, network.outputs))
         data = [
             torch.as_tensor(values, dtype=torch.float32, device=device)
-            for values in (grid(*shape[::-1]), targets)
+            for values in (coordinates(shape), targets)
         ]
         if columns:
             assert not len(grouping.rest)

@@ -26,7 +26,6 @@ from iga_lab.parameters import (
     FOLDER,
     FREQUENCIES,
     NUMBER,
-    PNG,
     SIZE,
     WHOLE,
     Grouped,
@@ -35,7 +34,6 @@ from iga_lab.parameters import (
     OneLineErrors,
     ParamType,
     Several,
-    shown,
 )
 from iga_lab.signals import Size
 
@@ -51,7 +49,7 @@ INTERRUPTED = 130
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="iga-core", prog_name="iga")
 def main() -> None:
-    """Fit coordinate networks to pictures, with and without inductive gradient adjustment."""
+    """Fit coordinate networks to signals, with and without inductive gradient adjustment."""
 
 
 def _option(name: str, kind: ParamType, default: Any, text: str, shown_as: str = "") -> "Decorator":
@@ -64,35 +62,45 @@ def _option(name: str, kind: ParamType, default: Any, text: str, shown_as: str =
 
 OPTIONS: dict[str, list["Decorator"]] = {
     "Signal and result": [
-        _option("--size", SIZE, defaults.SIZE, "Side S of the centre square after resizing, or "
-                "WxH to resize the whole picture.", shown(defaults.SIZE)),
+        _option("--size", SIZE, None, "Side S of the centre square after resizing, or WxH, WxHxD "
+                "of a whole picture or volume; samples from the middle of a sound, of a function; "
+                "points along each axis of a shape.",
+                "image 128, shape 64, function 1024, sound at most 16384, volume as it is"),
         _option("--output", FOLDER, None, "New folder for all files.",
                 "iga-runs/SIGNAL-NETWORK-TIME"),
         _option("--resume", FOLDER, None, "Continue the interrupted run in a folder, with its "
                 "own settings."),
+        _option("--lpips-weights", FILE, None, "Measure a picture with LPIPS too, with the weights "
+                "in this file: the state of lpips.LPIPS(net='alex')."),
     ],
     "Network": [
         _option("--network", Named(*get_args(Kind)), defaults.NETWORK, "Family of the network."),
-        _option("--frequencies", FREQUENCIES, defaults.FREQUENCIES, "Octaves of the encoding of "
-                "pe, or nyquist: as many as the picture can show."),
+        _option("--frequencies", FREQUENCIES, None, "Octaves of the encoding of pe, or nyquist: as "
+                "many as the signal can show.", f"{defaults.FREQUENCIES}; nyquist for one axis"),
         _option("--width", WHOLE, defaults.WIDTH, "Units of a hidden layer."),
         _option("--depth", WHOLE, defaults.DEPTH, "Hidden layers."),
     ],
     "Training": [
-        _option("--method", Several(*defaults.METHODS), defaults.METHODS, "Trainings to run.",
-                ",".join(defaults.METHODS)),
-        _option("--steps", WHOLE, defaults.STEPS, "Full-batch steps of each method."),
+        _option("--method", Several(*defaults.ALL_METHODS), defaults.METHODS, "Trainings to run: "
+                "plain, with Fourier reparameterisation (fr), batch normalisation (bn), or "
+                "adjustment (iga).", ",".join(defaults.METHODS)),
+        _option("--steps", WHOLE, defaults.STEPS, "Steps of each method."),
+        _option("--grouping", Named("patches", "blocks"), defaults.GROUPING, "Groups are segments, "
+                "squares or bricks; or blocks of consecutive points."),
+        _option("--patch", WHOLE, None, "Side of a group in points; or points of a block.",
+                f"about {defaults.GROUPS[2]} groups, {defaults.GROUPS[3]} of three axes; "
+                f"{defaults.BLOCK} points"),
+        _option("--batch", WHOLE, None, "Groups a step.", f"all; at most {defaults.BATCH[3]} of "
+                "three axes"),
         _option("--optimizer", Named(*defaults.OPTIMIZERS), defaults.OPTIMIZER, "Of every method."),
         _option("--learning-rate", NUMBER, None, "At the first step.", "by network and optimizer"),
         _option("--schedule", Named(*get_args(Schedule)), defaults.SCHEDULE,
                 "Of the learning rate."),
         _option("--seed", WHOLE, defaults.SEED, "Of the initial parameters and of the sampling."),
     ],
-    "Adjustment, of the method iga": [
-        _option("--patch", WHOLE, None, "Side in pixels of the patches that are the groups.",
-                f"about {defaults.GROUPS} groups"),
+    "Adjustment, of the methods iga and iga+fr": [
         _option("--end", WHOLE, None, "Equalise the kernel's eigenvalues before this one.",
-                f"{defaults.END_SHARE:.0%} of the groups"),
+                f"{defaults.END_SHARE:.0%} of the groups of a step"),
         _option("--start", WHOLE, defaults.START, "The first of them."),
         _option("--level", Named("next", "start"), defaults.LEVEL, "Bring them to eigenvalue END "
                 "(next) or START (start)."),
@@ -140,9 +148,10 @@ def fit(
 ) -> int:
     """Fit a network to SIGNAL with and without adjustment, and compare.
 
-    SIGNAL is an image file, or a photograph that scikit-image ships: astronaut (the default),
-    coffee, chelsea, camera, rocket, ... Ctrl-C ends a run with the results so far, and --resume
-    continues it.
+    SIGNAL is a file: an image, an array (.npy) of a picture or a volume, a sound (.wav), or a
+    watertight mesh (.obj, .ply, .stl); or a name: of a photograph that scikit-image ships,
+    astronaut (the default), coffee, chelsea, camera, rocket, ..., or sines, also as sines:5,20,80
+    (cycles). Ctrl-C ends a run with the results so far, and --resume continues it.
     """
     require_lab()
     from iga_lab import runs
@@ -153,16 +162,23 @@ def fit(
             click.echo(f"The run in {resume} is finished; there is nothing to resume.")
             return 0
         return _follow(runs.resume(Path(resume)))
-    size: Size = given.pop("size")
-    return _follow(runs.begin(signal, size, given, output))
+    size: Size | None = given.pop("size")
+    from iga_lab.display import Filling
+
+    with Filling() as bar:
+        run = runs.begin(signal, size, given, output, bar.watch)
+    return _follow(run)
 
 
 @main.command(cls=Grouped)
 @click.argument("model")
-@_option("--size", SIZE, None, "Of the picture, in pixels; S makes a square.", "as it was trained")
-@_option("--output", PNG, None, "New file for the picture.", "MODEL-WxH.png, beside MODEL")
+@_option(
+    "--size", SIZE, None, "Points along each axis; S makes a square or a cube.", "as it was trained"
+)
+@_option("--output", FILE, None, "New file: .png for an image, .wav for a sound, .ply for a shape, "
+         ".npy for a function or a volume.", "MODEL-SIZE, beside MODEL")  # fmt: skip
 def render(model: str, size: Size | None, output: str | None) -> int:
-    """Evaluate MODEL, a model-*.safetensors of `iga fit`, at any size."""
+    """Evaluate MODEL, a model-*.safetensors of `iga fit`, at any size, and write a file."""
     require_lab()
     from iga_lab.rendering import render as rendered
 
@@ -246,7 +262,11 @@ def _follow(run: "Run") -> int:
         if interruption.wished:
             click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
         result = run.report()
-    display.console().print(display.results_table(result["methods"]))
+    console = display.console()
+    console.print(display.results_table(result))
+    console.print()
+    console.print(display.bands_table(result))
+    console.print()
     return _say_where(run, result)
 
 

@@ -1,6 +1,7 @@
 """What a person sees in the terminal."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,17 @@ from iga_lab.validation import Line
 
 COLUMNS = 100
 """Of a table, and of what is not a terminal."""
+MEASURES = {
+    "ssim": ("SSIM", ".4f"),
+    "ms_ssim": ("MS-\nSSIM", ".4f"),
+    "lpips": ("LPIPS", ".4f"),
+    "iou": ("IoU", ".4f"),
+}
+"""Heading and form of those beside PSNR."""
+DISTANCES = {"chamfer": ("\nChamfer", ".2e"), "chamfer_squared": ("\nsquared", ".2e")}
+"""Of those beside the errors by frequency."""
+ENDS = {"finished": "", "interrupted": "\nof {:,}", "stopped": "\nstopped"}
+"""What follows the steps taken, by a method's status."""
 LINES = 10
 """That a method writes where there is no terminal to draw a bar in; of a list of failures."""
 
@@ -67,7 +79,7 @@ class Bars(_Shown):
         self._progress: Progress | None = None
         if self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description:>5}"),
+                TextColumn("{task.description:>6}"),
                 BarColumn(None, table_column=Column(ratio=1)),
                 MofNCompleteColumn(),
                 _Numbers(Column(no_wrap=True)),
@@ -91,13 +103,38 @@ class Bars(_Shown):
             return
         step, steps = len(course.losses), course.trainer.steps
         if step * LINES // steps > (step - 1) * LINES // steps or course.message:
-            line = f"{course.name:>5} {step:>{len(str(steps))}}/{steps}  {_numbers(course)}"
+            line = f"{course.name:>6} {step:>{len(str(steps))}}/{steps}  {_numbers(course)}"
             self._console.print(line, markup=False)
 
 
 class _Numbers(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(_numbers(task.fields["course"]))
+
+
+class Filling(_Shown):
+    """A progress bar of the filling of a mesh, shown from its first news on."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._progress: Progress | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("filling the mesh"),
+                BarColumn(None, table_column=Column(ratio=1)),
+                MofNCompleteColumn(),
+                TextColumn("faces"),
+                console=self._console,
+                transient=True,
+            )
+
+    def watch(self, done: int, faces: int) -> None:
+        """Show how many faces are done."""
+        if self._progress is None:
+            return
+        if not self._progress.task_ids:
+            self._progress.add_task("", total=faces)
+        self._progress.update(self._progress.task_ids[0], completed=done)
 
 
 class Answers(_Shown):
@@ -172,16 +209,20 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return [*failed, *dict.fromkeys(ill_posed)]
 
 
-def results_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the table of a fit's numbers, see `results.summary`."""
-    table = Table(title="PSNR in dB, of the unclipped prediction", title_justify="left")
+def results_table(result: Mapping[str, Any]) -> Table:
+    """Return the table of a fit's numbers, see `results.result`."""
+    methods, batch = result["methods"], result["settings"]["batch"]
+    steps = result["settings"]["steps"]
+    measured = _present(MEASURES, methods)
+    batches = "" if batch is None else "; but for the final one, of the batches"
+    table = _table(f"PSNR in dB, of the unclipped prediction{batches}")
     table.add_column("method")
     for heading in (
         "PSNR\nfinal",
-        "median of\nlast 100",
+        "median,\nlast 100",
         "PSNR\nmaximum",
         "at equal\nseconds",
-        "SSIM",
+        *(MEASURES[name][0] for name in measured),
         "ms\na step",
         "overhead\nin %",
         "steps",
@@ -190,18 +231,60 @@ def results_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, numbers in methods.items():
         status = numbers["status"]
         seconds = numbers["seconds_per_step"]
+        short = seconds is None or seconds < 1
         table.add_row(
             name,
             _number(numbers["psnr_final"], ".2f"),
             _number(numbers["psnr_median"], ".2f"),
             _number(numbers["psnr_max"], ".2f"),
             _number(numbers["psnr_equal_seconds"], ".2f"),
-            _number(numbers["ssim"], ".4f"),
-            _number(None if seconds is None else 1000 * seconds, ".4g"),
+            *(_number(numbers[measure], MEASURES[measure][1]) for measure in measured),
+            _number(None if seconds is None else 1000 * seconds, ".4g" if short else ",.0f"),
             _number(numbers.get("overhead_percent"), "+.1f"),
-            f"{numbers['steps']:,}" + ("" if status == "finished" else f"\n{status}"),
+            f"{numbers['steps']:,}" + ENDS[status].format(steps),
         )
     return table
+
+
+def bands_table(result: Mapping[str, Any]) -> Table:
+    """Return the table of errors by frequency, see `results.bands`, and of Chamfer distances."""
+    settings, edges = result["settings"], result["bands_in_cycles_a_sample"]
+    measured = _present(DISTANCES, result["methods"])
+    unit, factor = "cycles a point", 1.0
+    if settings["kind"] == "sound":
+        unit, factor = "Hz", float(settings["rate"])
+    elif settings["kind"] == "function":
+        unit, factor = "cycles from -1 to 1", float(settings["shape"][0] - 1)
+    table = _table(f"Relative error by frequency, in {unit}")
+    table.add_column("method")
+    for low, high in itertools.pairwise(edges):
+        upper = "and above" if high is None else f"to {factor * high:.4g}"
+        table.add_column(f"{factor * low:.4g}\n{upper}", justify="right")
+    for measure in measured:
+        table.add_column(DISTANCES[measure][0], justify="right")
+    for name, numbers in result["methods"].items():
+        table.add_row(
+            name,
+            *(_number(error, ".3g") for error in numbers["band_errors"]),
+            *(_number(numbers[measure], DISTANCES[measure][1]) for measure in measured),
+        )
+    return table
+
+
+def _present(measures: Iterable[str], methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name in measures if any(name in numbers for numbers in methods.values())]
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        min_width=len(title),
+    )
 
 
 def backends_table(found: Sequence[Usable]) -> Table:

@@ -1,4 +1,4 @@
-"""Training with and without adjustment, side by side from the same start."""
+"""Training by several methods, side by side from the same seed."""
 
 import math
 import statistics
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from iga_array import MLP, Trainer
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, is_out_of_memory, to_host
-from iga_lab.settings import Settings
-from iga_lab.signals import grid
+from iga_lab.settings import Settings, adjusted
+from iga_lab.signals import coordinates
 
 CHECKPOINT_SECONDS = 15.0
 RECENT = 50
@@ -30,7 +30,10 @@ class Training(Protocol):
 
     @property
     def parameters(self) -> list[Any]:
-        """Weight and bias of each layer in turn, after the last step."""
+        """All that is trained, after the last step."""
+
+    def folded(self) -> list[Any]:
+        """Weight and bias of each layer of the plain network that computes the same."""
 
     def step(self) -> Any:
         """Take one step and return the loss before it, or raise FloatingPointError."""
@@ -54,11 +57,11 @@ class Course:
     Attributes
     ----------
     name : str
-        "plain" or "iga".
+        The method.
     trainer : Training
         With the network in it.
     losses : list of float
-        Mean squared error at the parameters before each step.
+        Mean squared error at the parameters before each step, of its batch.
     durations : list of float
         Seconds of each step.
     message : str
@@ -115,8 +118,12 @@ class Course:
         return prediction
 
     def parameters(self) -> list[NDArray[Any]]:
-        """Return weight and bias of each layer in turn, as NumPy arrays."""
+        """Return all that is trained, as NumPy arrays."""
         return [to_host(parameter) for parameter in self.trainer.parameters]
+
+    def folded(self) -> list[NDArray[Any]]:
+        """Return weight and bias of each layer of the folded network, as NumPy arrays."""
+        return [to_host(parameter) for parameter in self.trainer.folded()]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all that the course needs to go on, as NumPy arrays by name."""
@@ -160,15 +167,15 @@ class Course:
             return to_host(self.trainer.predict()).astype(np.float64)
 
 
-def prepare(settings: Settings, pixels: NDArray[np.float64]) -> list[Course]:
-    """Make the courses of a fit, all from the same initial parameters.
+def prepare(settings: Settings, values: NDArray[np.float64]) -> list[Course]:
+    """Make the courses of a fit, those of one network from the same initial parameters.
 
     Parameters
     ----------
     settings : Settings
         As `choose` makes them.
-    pixels : ndarray of float64, shape (height, width, channels)
-        Values in [0, 1].
+    values : ndarray of float64, shape (*axes, channels)
+        The signal.
 
     Returns
     -------
@@ -183,8 +190,8 @@ def prepare(settings: Settings, pixels: NDArray[np.float64]) -> list[Course]:
     library, device, _ = array_library(settings.backend, settings.device)
     xp = array_namespace(library.empty(0))
     like = {"dtype": getattr(xp, settings.dtype), "device": device, "copy": True}
-    coords = xp.asarray(grid(*settings.size), **like)
-    targets = xp.asarray(pixels.reshape(len(coords), -1), **like)
+    coords = xp.asarray(coordinates(settings.shape), **like)
+    targets = xp.asarray(values.reshape(len(coords), -1), **like)
     try:
         return [
             Course(method, _training(settings, method, coords, targets))
@@ -195,14 +202,16 @@ def prepare(settings: Settings, pixels: NDArray[np.float64]) -> list[Course]:
 
 
 def _training(settings: Settings, method: str, coords: Any, targets: Any) -> Training:
-    network, xp = settings.architecture, array_namespace(coords)
+    network, xp = settings.architecture(method), array_namespace(coords)
     start = (settings.seed, coords.dtype, coords.device)
     arguments: dict[str, Any] = {
-        "grouping": settings.grouping,
-        "adjustment": settings.adjustment if method == "iga" else None,
+        "grouping": settings.groups,
+        "adjustment": settings.adjustment if adjusted(method) else None,
         "optimizer": settings.update,
         "steps": settings.steps,
         "columns": settings.columns,
+        "batch": settings.batch,
+        "seed": settings.seed,
     }
     if settings.backend == "torch":
         from iga_torch.networks import from_network

@@ -128,11 +128,11 @@ class OneLineErrors(click.Group):
 
 
 def read_size(text: str) -> Size:
-    """Read "96" as (96, None) and "128x96" as (128, 96)."""
-    match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", text.strip())
-    if match is None:
+    """Read "96" as (96, None), "128x96" as (128, 96), and so three numbers."""
+    if re.fullmatch(r"\d+([xX×]\d+){0,2}", text.strip()) is None:
         raise ValueError(text)
-    return int(match[1]), None if match[2] is None else int(match[2])
+    sides = [int(number) for number in re.split("[xX×]", text)]
+    return (sides[0], None) if len(sides) == 1 else tuple(sides)
 
 
 def read_frequencies(text: str) -> int | str:
@@ -142,17 +142,13 @@ def read_frequencies(text: str) -> int | str:
 
 FOLDER = Parsed("FOLDER", "a folder", str)
 FILE = Parsed("FILE", "a file", str)
-PNG = Parsed("FILE.png", "a file", str)
 DEVICE = Parsed("NAME", "a device", str)
 WHOLE = Parsed("N", "a whole number", int)
 NUMBER = Parsed("X", "a number", float)
-SIZE = Parsed("S|WxH", "a side such as 96, or WIDTHxHEIGHT such as 768x512", read_size)
+SIZE = Parsed(
+    "S|WxH|WxHxD", "a side such as 96, or WIDTHxHEIGHT such as 768x512, or x DEPTH", read_size
+)
 FREQUENCIES = Parsed("N|nyquist", "a whole number or 'nyquist'", read_frequencies)
-
-
-def shown(size: Size) -> str:
-    """Return a size as it is written on the command line."""
-    return str(size[0]) if size[1] is None else f"{size[0]}x{size[1]}"
 
 
 def _name_of(param: click.Parameter | None) -> str:

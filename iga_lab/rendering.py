@@ -1,7 +1,9 @@
-"""Pictures from saved models, at any size."""
+"""Signals from saved models, at any size, as files that other programs read."""
 
 import io
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,59 +11,109 @@ from numpy.typing import NDArray
 from iga_array import MLP
 from iga_lab.errors import InputError
 from iga_lab.hardware import require_memory
-from iga_lab.signals import Size, grid
+from iga_lab.shapes import surface
+from iga_lab.signals import HALF, UNIT, Kind, Size, coordinates
+from iga_lab.sounds import wav
 from iga_lab.storage import Model, load_model, write_whole
 
 BLOCK_POINTS = 2**16
 LARGEST_SIDE = 2**31 - 1
 """That a PNG file can have."""
+SUFFIXES: dict[Kind, str] = {
+    "function": ".npy", "sound": ".wav", "image": ".png", "volume": ".npy", "shape": ".ply",
+}  # fmt: skip
+BYTES_A_POINT: dict[Kind, int] = {
+    "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
+}  # fmt: skip
+"""Of evaluating and writing one, at most, for each channel."""
 
 
 def render(path: Path, size: Size | None, output: Path | None) -> Path:
-    """Evaluate a saved model and write the picture, 8 bits a channel, clipped to [0, 1].
+    """Evaluate a saved model and write what it represents.
+
+    A picture is written as PNG, 8 bits a channel, clipped to [0, 1]; a sound as WAV of 16 bits, its
+    loudest sample in training at full scale; a shape as the mesh where it crosses 1/2, as PLY; a
+    function or a volume as an array, NPY of float32.
 
     Parameters
     ----------
     path : Path
         Of the model.
     size : tuple, optional
-        ``(width, height)``, or ``(side, None)`` for a square; by default as it was trained.
+        ``(side, None)``, the same along each axis, or one number an axis: ``(width, height)``,
+        ``(width, height, depth)``; by default as it was trained.
     output : Path, optional
-        A new file whose name ends in ``.png``; by default beside the model.
+        A new file, its name ending as `SUFFIXES` says; by default beside the model.
 
     Returns
     -------
     Path
-        Of the picture.
+        Of the file.
 
     Raises
     ------
     InputError
-        If the model cannot be read, or the picture not be made or written.
+        If the model cannot be read, or the file not be made or written.
     """
     model = load_model(path)
-    width, height = size or model.size
-    height = width if height is None else height
-    output = output or path.with_name(f"{path.stem}-{width}x{height}.png")
-    _require_size(width, height, model.network.outputs)
-    _require_new_png(output)
-    write_whole(output, _png(evaluate(model, width, height)))
+    shape = _shape(model, size)
+    words = "x".join(map(str, reversed(shape)))
+    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.kind]}")
+    _require_size(model, shape, words)
+    _require_new(output, model.kind)
+    write_whole(output, exported(model.kind, evaluate(model, shape), _rate(model, shape)))
     return output
 
 
-def evaluate(model: Model, width: int, height: int) -> NDArray[np.uint8]:
-    """Return the picture of a model, (height, width, channels), a few rows at a time."""
+def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a model's values on a grid, (*shape, channels), a few rows at a time."""
     dtype = model.parameters[0].dtype
     network = MLP(model.network, np, dtype=dtype)
     network.parameters = list(model.parameters)
-    picture = np.empty((height, width, model.network.outputs), dtype=np.uint8)
-    step = max(1, BLOCK_POINTS // width)
-    for first in range(0, height, step):
-        rows = slice(first, min(first + step, height))
-        values = network(grid(width, height, rows).astype(dtype))
-        eight_bits = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
-        picture[rows] = eight_bits.reshape(-1, width, model.network.outputs)
-    return picture
+    values = np.empty((*shape, model.network.outputs), dtype=dtype)
+    step = max(1, BLOCK_POINTS // math.prod(shape[1:]))
+    for first in range(0, shape[0], step):
+        rows = slice(first, min(first + step, shape[0]))
+        block = network(coordinates(shape, rows).astype(dtype))
+        values[rows] = block.reshape(values[rows].shape)
+    return values
+
+
+def exported(kind: Kind, values: NDArray[Any], rate: int | None) -> bytes:
+    """Return values, (*axes, channels), as the content of a file of their kind.
+
+    Raises
+    ------
+    InputError
+        If they have no surface, for a shape.
+    """
+    if kind == "image":
+        return _png(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8))
+    if kind == "sound":
+        return wav(values / HALF, rate or 1)
+    if kind == "shape":
+        return _ply(values[..., 0])
+    content = io.BytesIO()
+    np.save(content, values[..., 0].astype(np.float32), allow_pickle=False)
+    return content.getvalue()
+
+
+def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
+    """Return the samples a second with which a sound takes as long as in training."""
+    if model.rate is None:
+        return None
+    return max(1, round(model.rate * (shape[0] - 1) / max(1, model.shape[0] - 1)))
+
+
+def _ply(values: NDArray[Any]) -> bytes:
+    mesh = surface(values)
+    if len(mesh.faces) == 0:
+        raise InputError(
+            f"model: expected a shape, got values from {values.min():.3g} to {values.max():.3g}, "
+            "nowhere above 1/2 beside others; train it for longer"
+        )
+    content: bytes = mesh.export(file_type="ply")  # type: ignore[assignment]
+    return content
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
@@ -72,21 +124,35 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
     return content.getvalue()
 
 
-def _require_size(width: int, height: int, channels: int) -> None:
-    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
+    if size is None:
+        return model.shape
+    sides = tuple(side for side in size if side is not None)
+    axes = len(model.shape)
+    if len(sides) not in (1, axes):
+        words = "x".join(map(str, sides))
         raise InputError(
-            f"size: expected 1 to {LARGEST_SIDE:,} pixels a side, got {width}x{height}; "
+            f"size: expected one side or {axes} numbers for a {model.kind}, got {words}; "
             "change --size"
         )
-    require_memory(
-        "size", 3 * width * height * channels, f"{width}x{height} pixels", "lower --size"
-    )
+    return sides * axes if len(sides) == 1 else tuple(reversed(sides))
 
 
-def _require_new_png(output: Path) -> None:
-    if output.suffix.lower() != ".png":
+def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
+    unit = UNIT[model.kind]
+    if not all(1 <= side <= LARGEST_SIDE for side in shape):
         raise InputError(
-            f"output: expected a name that ends in .png, got {str(output)!r}; rename it"
+            f"size: expected 1 to {LARGEST_SIDE:,} {unit}s a side, got {words}; change --size"
+        )
+    needed = BYTES_A_POINT[model.kind] * math.prod(shape) * model.network.outputs
+    require_memory("size", needed, f"{words} {unit}s", "lower --size")
+
+
+def _require_new(output: Path, kind: Kind) -> None:
+    if output.suffix.lower() != SUFFIXES[kind]:
+        raise InputError(
+            f"output: expected a name that ends in {SUFFIXES[kind]} for a {kind}, got "
+            f"{str(output)!r}; rename it"
         )
     if output.exists():
         raise InputError(

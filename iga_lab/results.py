@@ -1,24 +1,34 @@
 """What came of a fit: outcomes, the table's numbers, and the files that hold them."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iga_lab import metrics
+from iga_lab.errors import InputError
 from iga_lab.fitting import Course
 from iga_lab.hardware import machine, versions
-from iga_lab.metrics import mean_squared_error, psnr, ssim
+from iga_lab.metrics import mean_squared_error, psnr
 from iga_lab.settings import Settings
-from iga_lab.storage import PROGRAM
+from iga_lab.shapes import surface
+from iga_lab.spectra import OCTAVES
+from iga_lab.storage import FORMAT, PROGRAM
 
 LAST = 100
 """Points of the curve whose median is given."""
+BANDS = 4
+"""Octaves of a signal of one axis in which the error is given."""
+ENERGY = 0.999
+"""Part of the signal's energy that lies in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +41,19 @@ class Outcome:
         See `Course`.
     steps : int
         Steps taken.
-    prediction : ndarray of float64, shape (height, width, channels)
+    prediction : ndarray of float64, shape (*axes, channels)
         Unclipped.
     losses : ndarray of float64, shape (k,)
-        Mean squared error after 0, 1, 2, ... steps; the last is that of the prediction.
+        Mean squared error after 0, 1, 2, ... steps, of the next step's batch; the last is that of
+        the prediction, at all points.
     seconds : ndarray of float64, shape (k,)
         Time spent in steps until then.
     seconds_per_step : float or None
         Median; None before the first step.
-    ssim : float or None
-        See `metrics.ssim`.
+    measures : dict of str to float or None
+        By the signal's kind, see `measures`.
+    band_errors : list of float
+        See `metrics.band_errors`; those of the bands of `bands`.
     """
 
     name: str
@@ -51,7 +64,8 @@ class Outcome:
     losses: NDArray[np.float64]
     seconds: NDArray[np.float64]
     seconds_per_step: float | None
-    ssim: float | None
+    measures: dict[str, float | None]
+    band_errors: list[float]
 
     @property
     def psnr(self) -> NDArray[np.float64]:
@@ -64,8 +78,8 @@ class Outcome:
         return float(self.psnr[max(0, reached)])
 
 
-def outcome(course: Course, truth: NDArray[np.float64]) -> Outcome:
-    """Evaluate a course as it stands; `truth` is (height, width, channels)."""
+def outcome(settings: Settings, course: Course, truth: NDArray[np.float64]) -> Outcome:
+    """Evaluate a course as it stands; `truth` is (*axes, channels)."""
     prediction = course.predict().reshape(truth.shape)
     losses = course.losses[:]
     if course.status != "stopped" or not losses:
@@ -80,8 +94,50 @@ def outcome(course: Course, truth: NDArray[np.float64]) -> Outcome:
         np.asarray(losses),
         seconds,
         float(np.median(course.durations)) if course.durations else None,
-        ssim(prediction, truth),
+        measures(settings, prediction, truth),
+        metrics.band_errors(prediction, truth, bands(truth)).tolist(),
     )
+
+
+def measures(
+    settings: Settings, prediction: NDArray[np.float64], truth: NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Return what a signal of this kind is measured by beside PSNR; None where it cannot be.
+
+    For images SSIM, MS-SSIM where they are large enough and the library is there, and LPIPS where
+    its weights are given; for shapes IoU and both Chamfer distances.
+    """
+    found: dict[str, float | None] = {}
+    if settings.kind == "image":
+        found["ssim"] = metrics.ssim(prediction, truth)
+        if min(settings.shape) >= metrics.MS_SSIM_SIDE:
+            found["ms_ssim"] = None
+            with contextlib.suppress(InputError):  # its library is not installed
+                found["ms_ssim"] = metrics.ms_ssim(prediction, truth)
+        if settings.lpips_weights is not None:
+            found["lpips"] = metrics.lpips(prediction, truth, Path(settings.lpips_weights))
+    elif settings.kind == "shape":
+        found["iou"] = metrics.iou(prediction, truth)
+        found["chamfer"] = found["chamfer_squared"] = None
+        solid = surface(prediction[..., 0])
+        if len(solid.faces):
+            distance = metrics.chamfer(solid, surface(truth[..., 0]))
+            found |= {"chamfer": distance.plain, "chamfer_squared": distance.squared}
+    return found
+
+
+def bands(truth: NDArray[np.float64]) -> list[float]:
+    """Return the edges of the bands of frequencies, in cycles a sample, in which errors are given.
+
+    For one axis, `BANDS` octaves up to where `ENERGY` of the truth lies below; else octaves up to
+    the grid's highest frequency.
+    """
+    if truth.ndim > 2:
+        return list(OCTAVES)
+    power = (np.abs(np.fft.rfft(truth, axis=0)) ** 2).sum(axis=-1)
+    share = np.cumsum(power) / max(power.sum(), np.finfo(np.float64).tiny)
+    highest = (int(np.searchsorted(share, ENERGY)) + 1) / len(truth)
+    return [0.0, *(highest * 2.0**-k for k in reversed(range(BANDS)))]
 
 
 def equal_seconds(outcomes: Sequence[Outcome]) -> float:
@@ -101,7 +157,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             "psnr_median": float(np.median(o.psnr[-LAST:])),
             "psnr_max": float(np.max(o.psnr)),
             "psnr_equal_seconds": o.psnr_after(limit),
-            "ssim": o.ssim,
+            **o.measures,
             "seconds_per_step": o.seconds_per_step,
             "steps": o.steps,
             "status": o.status,
@@ -109,18 +165,24 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         }
         if o.name != "plain":
             numbers["overhead_percent"] = _overhead(o, plain)
+        numbers["band_errors"] = [_finite_or_none(error) for error in o.band_errors]
         found[o.name] = {name: _finite_or_none(value) for name, value in numbers.items()}
     return found
 
 
-def result(settings: Settings, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def result(
+    settings: Settings, outcomes: Sequence[Outcome], truth: NDArray[np.float64]
+) -> dict[str, Any]:
     """Return the content of ``result.json``."""
+    edges = [None if edge == np.inf else edge for edge in bands(truth)]
     return {
         "program": PROGRAM,
+        "format": FORMAT,
         "status": run_status([o.status for o in outcomes]),
         "settings": dataclasses.asdict(settings),
         "methods": summary(outcomes),
         "equal_seconds": equal_seconds(outcomes),
+        "bands_in_cycles_a_sample": edges,
         "versions": versions(),
         "machine": machine(settings.backend, settings.device),
     }
@@ -149,10 +211,10 @@ def curves_csv(outcomes: Sequence[Outcome]) -> bytes:
     return text.getvalue().encode()
 
 
-def _overhead(adjusted: Outcome, plain: Outcome | None) -> float | None:
-    if plain is None or plain.seconds_per_step is None or adjusted.seconds_per_step is None:
+def _overhead(other: Outcome, plain: Outcome | None) -> float | None:
+    if plain is None or plain.seconds_per_step is None or other.seconds_per_step is None:
         return None
-    return 100 * (adjusted.seconds_per_step / plain.seconds_per_step - 1)
+    return 100 * (other.seconds_per_step / plain.seconds_per_step - 1)
 
 
 def _finite_or_none(value: Any) -> Any:

@@ -7,15 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_lab import figures, results, signals, storage
+from iga_lab import comparisons, figures, metrics, results, signals, storage
 from iga_lab.errors import InputError
 from iga_lab.fitting import Course, prepare
 from iga_lab.hardware import array_library
+from iga_lab.rendering import SUFFIXES, exported
 from iga_lab.settings import Settings, choose, require_usable
-from iga_lab.signals import Size
+from iga_lab.shapes import surface
+from iga_lab.signals import Progress, Size
 from iga_lab.storage import finished
 
 __all__ = ["Run", "begin", "finished", "resume"]
+
+EXPORTED = ("sound", "volume", "shape")
+"""Kinds whose fits are written as files too, and the truth beside them."""
 
 
 class Run:
@@ -37,14 +42,16 @@ class Run:
         self,
         folder: Path,
         settings: Settings,
-        pixels: NDArray[np.float64],
+        values: NDArray[np.float64],
         notes: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.settings = settings
-        self.courses: list[Course] = prepare(settings, pixels)
+        if settings.lpips_weights is not None:
+            _require_lpips(settings.kind, values, Path(settings.lpips_weights))
+        self.courses: list[Course] = prepare(settings, values)
         self.notes = notes
-        self._pixels = pixels
+        self._values = values
 
     def start(self) -> None:
         """Make the folder, with a checkpoint from which the run can be continued."""
@@ -57,7 +64,7 @@ class Run:
             self.folder,
             storage.Checkpoint(
                 self.settings,
-                self._pixels,
+                self._values,
                 {course.name: course.state() for course in self.courses},
                 {course.name: course.message for course in self.courses},
             ),
@@ -72,53 +79,82 @@ class Run:
             The content of ``result.json``.
         """
         self.save()
-        outcomes = [results.outcome(course, self._pixels) for course in self.courses]
-        result = results.result(self.settings, outcomes)
-        last = self.courses[-1]
-        parameters = {course.name: course.parameters() for course in self.courses}
-        for name, arrays in parameters.items():
-            model = storage.Model(self.settings.architecture, arrays, self.settings.size)
-            about = {"method": name, "signal": self.settings.signal}
-            storage.save_model(self.folder / f"model-{name}.safetensors", model, about)
+        truth = self._values
+        outcomes = [results.outcome(self.settings, course, truth) for course in self.courses]
+        result = results.result(self.settings, outcomes, truth)
+        for course in self.courses:
+            self._write_model(course)
+        if self.settings.kind in EXPORTED:
+            fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
+            for name, values in {"truth": truth, **fits}.items():
+                self._write_values(name, values)
         self._write("curves.csv", results.curves_csv(outcomes))
         self._write(storage.RESULT, results.as_json(result))
         self._write("curves.png", figures.curves(self.settings, outcomes))
-        self._write("comparison.png", figures.comparison(self.settings, self._pixels, outcomes))
-        spectra = figures.spectra(self.settings, last.name, len(last.losses), parameters[last.name])
-        self._write("spectrum.png", spectra)
+        self._write("comparison.png", comparisons.comparison(self.settings, truth, outcomes))
+        self._write_spectrum()
         if result["status"] != "interrupted":
             (self.folder / storage.CHECKPOINT).unlink(missing_ok=True)
         return result
+
+    def _write_model(self, course: Course) -> None:
+        s = self.settings
+        network = s.architecture(course.name).folded
+        model = storage.Model(network, course.folded(), s.kind, s.shape, s.rate)
+        about = {"method": course.name, "signal": s.signal}
+        storage.save_model(self.folder / f"model-{course.name}.safetensors", model, about)
+
+    def _write_values(self, name: str, values: NDArray[np.float64]) -> None:
+        kind = self.settings.kind
+        if kind != "shape" or len(surface(values[..., 0]).faces):
+            self._write(name + SUFFIXES[kind], exported(kind, values, self.settings.rate))
+
+    def _write_spectrum(self) -> None:
+        """Draw the kernel of the last method that has one: each point on its own."""
+        own = [c for c in self.courses if not self.settings.architecture(c.name).normalised]
+        if own:
+            name, steps, parameters = own[-1].name, len(own[-1].losses), own[-1].parameters()
+            self._write("spectrum.png", figures.spectra(self.settings, name, steps, parameters))
 
     def _write(self, name: str, content: bytes) -> None:
         storage.write_whole(self.folder / name, content)
 
 
-def begin(source: str, size: Size, given: Mapping[str, Any], output: str | None) -> Run:
+def begin(
+    source: str,
+    size: Size | None,
+    given: Mapping[str, Any],
+    output: str | None,
+    progress: Progress | None = None,
+) -> Run:
     """Prepare a new run; nothing is written yet.
 
     Parameters
     ----------
     source : str
         See `signals.load`.
-    size : tuple
+    size : tuple, optional
         See `signals.load`.
     given : mapping
         See `choose`.
     output : str, optional
         The folder as the person named it.
+    progress : callable, optional
+        See `signals.load`.
 
     Raises
     ------
     InputError
         If any of it cannot be used.
     """
-    signal = signals.load(source, size)
+    signal = signals.load(source, size, progress)
     backend, device = given["backend"], given["device"]
     placed = {**given, "device": array_library(backend, device)[2]}
-    settings = choose(placed, signal.name, signal.pixels.shape)
+    if placed["lpips_weights"] is not None:
+        placed["lpips_weights"] = str(Path(placed["lpips_weights"]).absolute())
+    settings = choose(placed, signal)
     folder = storage.new_folder(output, f"{signal.name}-{settings.network}")
-    return Run(folder, settings, signal.pixels, signal.notes)
+    return Run(folder, settings, signal.values, signal.notes)
 
 
 def resume(folder: Path) -> Run:
@@ -132,7 +168,7 @@ def resume(folder: Path) -> Run:
     checkpoint = storage.load_checkpoint(folder)
     try:
         require_usable(checkpoint.settings)
-        run = Run(folder, checkpoint.settings, checkpoint.pixels)
+        run = Run(folder, checkpoint.settings, checkpoint.values)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"resume: expected a checkpoint of this version, got another ({error}); "
@@ -141,3 +177,10 @@ def resume(folder: Path) -> Run:
     for course in run.courses:
         course.load_state(checkpoint.states[course.name], checkpoint.messages.get(course.name, ""))
     return run
+
+
+def _require_lpips(kind: str, values: NDArray[np.float64], weights: Path) -> None:
+    """Raise before training what the measure would raise after it."""
+    if kind != "image":
+        raise InputError(f"lpips-weights: expected an image to measure, got a {kind}; leave it out")
+    metrics.lpips(values, values, weights)

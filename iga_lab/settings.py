@@ -8,23 +8,29 @@ from typing import Any, get_args
 
 import numpy as np
 
-from iga_core import SGD, Adam, Adjustment, Grouping, Muon, Network
+from iga_core import SGD, Adam, Adjustment, Fourier, Grouping, Muon, Network
 from iga_core.network import Kind, nyquist_frequencies
 from iga_core.optimizers import Optimizer, Schedule
 from iga_lab.errors import InputError
 from iga_lab.hardware import require_memory
-from iga_lab.signals import Size
+from iga_lab.signals import UNIT, Signal, measured
+from iga_lab.signals import Kind as SignalKind
 
 SIGNAL = "astronaut"
 NETWORK = "pe"
 FREQUENCIES = 6
 METHODS = ("plain", "iga")
+ALL_METHODS = ("plain", "fr", "bn", "iga", "iga+fr")
 STEPS = 500
-SIZE: Size = (128, None)
 WIDTH = 128
 DEPTH = 3
-GROUPS = 256
-"""About as many patches are cut."""
+GROUPS = {1: 256, 2: 256, 3: 512}
+"""About as many patches are cut of a signal of so many axes."""
+BLOCK = 256
+"""Points of a block."""
+BATCH = {1: math.inf, 2: math.inf, 3: 64}
+"""Most groups a step for a signal of so many axes."""
+GROUPING = "patches"
 END_SHARE = 0.5
 """Of the groups' eigenvalues, as many are equalised."""
 START = 0
@@ -49,8 +55,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "muon": Muon
 MOST_FREQUENCIES = 32
 KERNEL_COPIES = 5
 """Arrays of the kernel's size that its eigenpairs take."""
-PARAMETER_COPIES = 12
-"""Of two methods: parameters, the two versions before, gradients and two moments."""
+PARAMETER_COPIES = 6
+"""Of a method: parameters, the two versions before, gradients and two moments."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +65,24 @@ class Settings:
 
     Parameters
     ----------
-    signal : str
-        Its name.
-    size : tuple of int
-        Width and height of the picture, in pixels.
+    signal, kind, rate
+        Name, kind and rate of the `Signal`.
+    shape : tuple of int
+        Its points along each axis.
     channels : int
         1 or 3.
     network, frequencies, width, depth
         Of the `Network`.
     method : tuple of str
-        "plain", "iga" or both.
+        Some of `ALL_METHODS`.
     steps, optimizer, learning_rate, schedule
         Of the training.
+    grouping : {"patches", "blocks"}
+        Whether groups are patches of the grid, or consecutive points.
     patch : int
-        Side of a group, in pixels.
+        Points of a patch along each axis, or of a block.
+    batch : int or None
+        Groups a step; None takes all.
     end, start, level, sampling, samples, reach, refresh, outputs
         Of the `Adjustment`.
     columns : int or None
@@ -81,10 +91,14 @@ class Settings:
         Of the initial parameters and of the sampling.
     dtype, backend, device : str
         Where it runs.
+    lpips_weights : str or None
+        File of the weights of LPIPS, where a picture shall be measured with it.
     """
 
     signal: str
-    size: tuple[int, int]
+    kind: SignalKind
+    rate: int | None
+    shape: tuple[int, ...]
     channels: int
     network: Any
     frequencies: int
@@ -92,7 +106,9 @@ class Settings:
     steps: int
     width: int
     depth: int
+    grouping: str
     patch: int
+    batch: int | None
     end: int
     start: int
     level: Any
@@ -109,20 +125,41 @@ class Settings:
     dtype: str
     backend: str
     device: str
+    lpips_weights: str | None
+
+    def architecture(self, method: str) -> Network:
+        """Return the network that a method trains."""
+        return Network(
+            self.network,
+            len(self.shape),
+            self.channels,
+            self.width,
+            self.depth,
+            self.frequencies,
+            fourier=Fourier() if method.endswith("fr") else None,
+            normalised=method == "bn",
+        )
 
     @property
-    def architecture(self) -> Network:
-        """The network to be trained."""
-        return Network(self.network, 2, self.channels, self.width, self.depth, self.frequencies)
+    def groups(self) -> Grouping:
+        """The signal's points in groups."""
+        if self.grouping == "blocks":
+            return Grouping.blocks(math.prod(self.shape), self.patch)
+        return Grouping.patches(self.shape, self.patch)
 
     @property
-    def grouping(self) -> Grouping:
-        """The picture's pixels in patches."""
-        return Grouping.patches((self.size[1], self.size[0]), self.patch)
+    def counts(self) -> tuple[int, int]:
+        """Groups, and points of a group; found without making them."""
+        return _counts(self.grouping, self.patch, self.shape)
+
+    @property
+    def together(self) -> int:
+        """Groups of one step."""
+        return self.counts[0] if self.batch is None else self.batch
 
     @property
     def adjustment(self) -> Adjustment:
-        """The adjustment of the method "iga"."""
+        """The adjustment of the methods with IGA."""
         names = [field.name for field in dataclasses.fields(Adjustment)]
         return Adjustment(**{name: getattr(self, name) for name in names})
 
@@ -132,18 +169,21 @@ class Settings:
         return OPTIMIZERS[self.optimizer](self.learning_rate, self.schedule)
 
 
-def choose(given: Mapping[str, Any], signal: str, shape: tuple[int, int, int]) -> Settings:
+def adjusted(method: str) -> bool:
+    """Whether a method has an adjustment."""
+    return method.startswith("iga")
+
+
+def choose(given: Mapping[str, Any], signal: Signal) -> Settings:
     """Fill in the defaults that depend on other settings, and check everything.
 
     Parameters
     ----------
     given : mapping
-        Fields of `Settings`; `patch`, `end`, `samples` and `learning_rate` may be None, and
-        `frequencies` "nyquist".
-    signal : str
-        Its name.
-    shape : tuple of int
-        (height, width, channels) of its pixels.
+        Fields of `Settings`; `patch`, `batch`, `end`, `samples`, `frequencies` and
+        `learning_rate` may be None, and `frequencies` "nyquist".
+    signal : Signal
+        To be fitted.
 
     Returns
     -------
@@ -154,21 +194,32 @@ def choose(given: Mapping[str, Any], signal: str, shape: tuple[int, int, int]) -
     InputError
         If they cannot be used.
     """
-    height, width, channels = shape
-    full = dict(given) | {"signal": signal, "size": (width, height), "channels": channels}
+    *shape, channels = signal.values.shape
+    full = dict(given) | {
+        "signal": signal.name, "kind": signal.kind, "rate": signal.rate, "shape": tuple(shape),
+        "channels": channels,
+    }  # fmt: skip
+    axes, count = len(shape), math.prod(shape)
     if full["patch"] is None:
-        side = round(math.sqrt(width * height / GROUPS))
-        full["patch"] = min(max(1, side), width, height)
-    _require_patch(full["patch"], width, height)
-    groups = (width // full["patch"]) * (height // full["patch"])
+        if full["grouping"] == "blocks":
+            full["patch"] = min(BLOCK, max(1, count // 2))
+        else:
+            side = round((count / GROUPS[axes]) ** (1 / axes))
+            full["patch"] = min(max(1, side), *shape)
+    _require_patch(full["grouping"], full["patch"], signal.kind, tuple(shape))
+    groups, points = _counts(full["grouping"], full["patch"], tuple(shape))
+    if full["batch"] is None and groups > BATCH[axes]:
+        full["batch"] = BATCH[axes]
     if full["end"] is None:
-        full["end"] = max(1, int(groups * END_SHARE))
+        full["end"] = max(1, int((full["batch"] or groups) * END_SHARE))
     if full["samples"] is None:
-        full["samples"] = 1 if full["sampling"] == "centre" else min(SAMPLES, full["patch"] ** 2)
+        full["samples"] = 1 if full["sampling"] == "centre" else min(SAMPLES, points)
     if full["learning_rate"] is None:
         full["learning_rate"] = LEARNING_RATES[full["optimizer"]][full["network"]]
+    if full["frequencies"] is None:
+        full["frequencies"] = "nyquist" if axes == 1 else FREQUENCIES
     if full["frequencies"] == "nyquist":
-        full["frequencies"] = nyquist_frequencies(max(width, height))
+        full["frequencies"] = nyquist_frequencies(max(shape))
     settings = Settings(**full)
     require_usable(settings)
     return settings
@@ -177,8 +228,10 @@ def choose(given: Mapping[str, Any], signal: str, shape: tuple[int, int, int]) -
 def require_usable(settings: Settings) -> None:
     """Raise InputError if settings are out of their ranges, or need more memory than there is."""
     try:
-        _ = settings.architecture, settings.update
+        _ = [settings.architecture(method) for method in settings.method], settings.update
         _require_at_least_one("steps", settings.steps)
+        _require_patch(settings.grouping, settings.patch, settings.kind, settings.shape)
+        _require_batch(settings)
         if settings.columns is not None:
             _require_at_least_one("columns", settings.columns)
         if settings.frequencies > MOST_FREQUENCIES:
@@ -186,7 +239,7 @@ def require_usable(settings: Settings) -> None:
                 f"frequencies: expected at most {MOST_FREQUENCIES} octaves, got "
                 f"{settings.frequencies}; lower it"
             )
-        if "iga" in settings.method:
+        if any(map(adjusted, settings.method)):
             _require_adjustable(settings)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
@@ -205,43 +258,75 @@ def _require_at_least_one(name: str, value: int) -> None:
         raise InputError(f"{name}: expected at least 1, got {value}; raise it")
 
 
-def _require_patch(patch: int, width: int, height: int) -> None:
+def _counts(grouping: str, patch: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    if grouping == "blocks":
+        return math.prod(shape) // patch, patch
+    return math.prod(side // patch for side in shape), patch ** len(shape)
+
+
+def _require_patch(grouping: str, patch: int, kind: SignalKind, shape: tuple[int, ...]) -> None:
     _require_at_least_one("patch", patch)
-    if patch > min(width, height):
+    most = math.prod(shape) if grouping == "blocks" else min(shape)
+    if patch > most:
+        what = "the signal's" if grouping == "blocks" or len(shape) == 1 else "the shorter side's"
         raise InputError(
-            f"patch: expected at most the picture's shorter side, {min(width, height)} pixels, "
-            f"got {patch}; lower --patch or raise --size"
+            f"patch: expected at most {what} {most} {UNIT[kind]}s, got {patch}; "
+            "lower --patch or raise --size"
+        )
+
+
+def _require_batch(settings: Settings) -> None:
+    if settings.batch is None:
+        return
+    _require_at_least_one("batch", settings.batch)
+    groups, _ = settings.counts
+    if settings.batch > groups:
+        raise InputError(
+            f"batch: expected at most the {groups} groups, got {settings.batch}; "
+            "lower --batch or --patch"
         )
 
 
 def _require_adjustable(settings: Settings) -> None:
     _ = settings.adjustment
-    groups = (settings.size[0] // settings.patch) * (settings.size[1] // settings.patch)
+    groups, points = settings.counts
     if groups < 2:
         raise InputError(
-            f"size: expected room for two patches of {settings.patch}, got {settings.size[0]}x"
-            f"{settings.size[1]} pixels; raise --size, or choose --method plain"
+            f"size: expected room for two groups of {points} points, got "
+            f"{measured(settings.kind, settings.shape)}; raise --size, or choose --method plain"
         )
-    if settings.end >= groups:
+    if settings.end >= settings.together:
+        what = "groups" if settings.batch is None else "groups of a batch"
         raise InputError(
-            f"end: expected less than the {groups} groups, got {settings.end}; "
-            "lower --end or --patch"
+            f"end: expected less than the {settings.together} {what}, got {settings.end}; "
+            f"lower --end {'or --patch' if settings.batch is None else 'or raise --batch'}"
         )
-    if settings.samples > settings.patch**2:
+    if settings.batch is not None and settings.refresh > 1:
         raise InputError(
-            f"samples: expected at most the {settings.patch**2} points of a group, got "
+            f"refresh: expected 1 with --batch, got {settings.refresh}; leave it out: the "
+            "transform of one batch does not serve the next"
+        )
+    if settings.samples > points:
+        raise InputError(
+            f"samples: expected at most the {points} points of a group, got "
             f"{settings.samples}; lower --samples or raise --patch"
         )
-    kernel = groups**2 * np.dtype(settings.dtype).itemsize
+    kernel = settings.together**2 * np.dtype(settings.dtype).itemsize
     require_memory(
-        "patch", KERNEL_COPIES * kernel, f"the kernel of {groups:,} groups with its eigenvectors",
-        "raise --patch to have fewer groups",
+        "patch", KERNEL_COPIES * kernel,
+        f"the kernel of {settings.together:,} groups with its eigenvectors",
+        "raise --patch to have fewer groups, or give a smaller --batch",
     )  # fmt: skip
 
 
 def _parameter_count(settings: Settings) -> int:
-    """Count without listing the layers, however many there are."""
-    width, channels = settings.width, settings.channels
-    inputs = 2 * (1 + 2 * settings.frequencies) if settings.network == "pe" else 2
-    hidden = (inputs + 1) * width + (settings.depth - 1) * (width + 1) * width
-    return hidden + (width + 1) * channels
+    """Count without listing the layers, however many there are; those of all methods together."""
+    width, channels, inputs = settings.width, settings.channels, len(settings.shape)
+    if settings.network == "pe":
+        inputs *= 1 + 2 * settings.frequencies
+    count = 0
+    for method in settings.method:
+        inner = Fourier().count if method.endswith("fr") else width
+        count += (inputs + 1) * width + (settings.depth - 1) * (inner + 1) * width
+        count += (width + 1) * channels
+    return count

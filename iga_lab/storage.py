@@ -16,9 +16,12 @@ from iga_core import Network
 from iga_lab.errors import InputError
 from iga_lab.hardware import versions
 from iga_lab.settings import Settings
+from iga_lab.signals import AXES, Kind
 
 PROGRAM = "iga-core"
 RUNS = Path("iga-runs")
+FORMAT = "2"
+"""Of models and checkpoints: raised when what is in them changes."""
 RESULT = "result.json"
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -35,13 +38,15 @@ class Model:
         Its description.
     parameters : list of ndarray
         Weight and bias of each layer in turn, of one dtype.
-    size : tuple of int
-        Width and height of the picture it was trained on.
+    kind, shape, rate
+        Of the signal it was trained on: see `Signal`, and the points along each axis.
     """
 
     network: Network
     parameters: list[NDArray[Any]]
-    size: tuple[int, int]
+    kind: Kind
+    shape: tuple[int, ...]
+    rate: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ class Checkpoint:
     ----------
     settings : Settings
         All of them.
-    pixels : ndarray of float64, shape (height, width, channels)
+    values : ndarray of float64, shape (*axes, channels)
         The signal.
     states : dict of str to dict of str to ndarray
         Of each method, see `Course.state`.
@@ -61,7 +66,7 @@ class Checkpoint:
     """
 
     settings: Settings
-    pixels: NDArray[np.float64]
+    values: NDArray[np.float64]
     states: dict[str, Arrays]
     messages: dict[str, str]
 
@@ -170,7 +175,7 @@ def save_model(path: Path, model: Model, about: Mapping[str, str]) -> None:
     metadata = {
         "kind": "model",
         "network": json.dumps(dataclasses.asdict(model.network)),
-        "size": json.dumps(model.size),
+        "signal": json.dumps({"kind": model.kind, "shape": model.shape, "rate": model.rate}),
     }
     _save(path, arrays, {**about, **metadata})
 
@@ -186,7 +191,10 @@ def load_model(path: Path) -> Model:
     arrays, metadata = _load("model", path, "model")
     try:
         network = Network(**json.loads(metadata["network"]))
-        width, height = json.loads(metadata["size"])
+        if network != network.folded:
+            raise ValueError("the network is not folded")
+        signal = json.loads(metadata["signal"])
+        kind, shape, rate = signal["kind"], tuple(map(int, signal["shape"])), signal["rate"]
         if network.depth > len(arrays):
             raise ValueError("layers are missing")
         names = [
@@ -199,14 +207,18 @@ def load_model(path: Path) -> Model:
             raise ValueError("the layers are not of one floating-point type")
         if not all(np.all(np.isfinite(p)) for p in parameters):
             raise ValueError("it holds NaN or infinity")
-        return Model(network, parameters, (int(width), int(height)))
+        if len(shape) != AXES[kind] or network.inputs != len(shape) or min(shape) < 1:
+            raise ValueError("the signal is not one of the network's")
+        if kind == "sound" and not (isinstance(rate, int) and 0 < rate < 2**31):
+            raise ValueError("the sound has no rate")
+        return Model(network, parameters, kind, shape, rate)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged("model", path, error) from None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write where a run stands, in place of what was written before."""
-    arrays: Arrays = {"pixels": checkpoint.pixels}
+    arrays: Arrays = {"values": checkpoint.values}
     for method, state in checkpoint.states.items():
         arrays |= {f"{method}/{name}": array for name, array in state.items()}
     metadata = {
@@ -235,15 +247,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         values = json.loads(metadata["settings"])
         messages = json.loads(metadata["messages"])
-        settings = Settings(**values | {k: tuple(values[k]) for k in ("size", "method")})
-        pixels = arrays.pop("pixels")
-        if pixels.shape != (settings.size[1], settings.size[0], settings.channels):
-            raise ValueError("the picture is not of the run's size")
+        settings = Settings(**values | {k: tuple(values[k]) for k in ("shape", "method")})
+        signal = arrays.pop("values")
+        if signal.shape != (*settings.shape, settings.channels):
+            raise ValueError("the signal is not of the run's size")
         states: dict[str, Arrays] = {method: {} for method in settings.method}
         for name, array in arrays.items():
             method, _, rest = name.partition("/")
             states[method][rest] = array
-        return Checkpoint(settings, pixels, states, dict(messages))
+        return Checkpoint(settings, signal, states, dict(messages))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged("resume", path, error) from None
 
@@ -267,7 +279,8 @@ def _save(path: Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
     from safetensors.numpy import save
 
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    about = {"program": PROGRAM, "version": versions().get("iga-core", "unknown"), **metadata}
+    version = versions().get("iga-core", "unknown")
+    about = {"program": PROGRAM, "version": version, "format": FORMAT, **metadata}
     write_whole(path, save(ordered, metadata=about))
 
 
@@ -288,6 +301,12 @@ def _load(name: str, path: Path, kind: str) -> tuple[Arrays, dict[str, str]]:
                     f"{name}: expected a {kind} of {PROGRAM}, got {path.name!r} of "
                     f"{metadata.get('program', 'another program')} "
                     f"({metadata.get('kind', 'of unknown kind')}); name a file of `iga fit`"
+                )
+            if metadata.get("format") != FORMAT:
+                raise InputError(
+                    f"{name}: expected a {kind} of format {FORMAT}, got {path.name!r} of format "
+                    f"{metadata.get('format', '1')}, written by {PROGRAM} "
+                    f"{metadata.get('version', 'of unknown version')}; make it anew with `iga fit`"
                 )
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, TypeError, ValueError) as error:

@@ -298,15 +298,16 @@ def test_every_setting_reaches_the_run(tmp_path):
     folder = tmp_path / "run"
     given = {
         "network": "siren", "method": "iga", "end": 3, "start": 1, "level": "start",
-        "sampling": "largest", "samples": 1, "reach": "points", "refresh": 2, "outputs": "trace",
+        "sampling": "largest", "samples": 1, "reach": "points", "refresh": 1, "outputs": "trace",
         "optimizer": "muon", "learning_rate": 1e-3, "schedule": "step", "columns": 2, "seed": 5,
         "dtype": "float64", "backend": "numpy", "device": "cpu", "frequencies": "nyquist",
+        "batch": 8, "grouping": "blocks",
     }  # fmt: skip
     options = [x for name in given for x in (f"--{name.replace('_', '-')}", given[name])]
     outcome = fit(folder, *options, steps=3)
     assert outcome.exit_code == 0, outcome.output
     settings = result_of(folder)["settings"]
-    expected = given | {"method": ["iga"], "frequencies": 3, "size": [16, 16], "channels": 3}
+    expected = given | {"method": ["iga"], "frequencies": 3, "shape": [16, 16], "channels": 3}
     assert {name: settings[name] for name in expected} == expected
     assert "overhead_percent" in result_of(folder)["methods"]["iga"]
     assert load_file(folder / "model-iga.safetensors")["layers.0.weight"].dtype == np.float64
@@ -320,7 +321,7 @@ def test_default_folder_and_a_whole_grey_picture(tmp_path, monkeypatch):
     assert "grey" in outcome.stderr
     (folder,) = (tmp_path / "iga-runs").iterdir()
     assert folder.name.startswith("camera-pe-")
-    assert result_of(folder)["settings"]["size"] == [24, 9]
+    assert result_of(folder)["settings"]["shape"] == [9, 24]
     assert names(folder) == FILES - {"model-iga.safetensors"}
     model = folder / "model-plain.safetensors"
     assert load_file(model)["layers.1.weight"].shape == (1, 4)
@@ -381,7 +382,7 @@ def test_help_and_version():
     text = iga("fit", "--help").output
     parameters = main.commands["fit"].params
     options = [option for parameter in parameters for option in parameter.opts[:1]]
-    assert len(options) == 27
+    assert len(options) == 30
     for option in options[1:]:
         assert f"{option} " in text
     assert version("iga-core") in iga("--version").output

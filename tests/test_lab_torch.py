@@ -64,14 +64,14 @@ def test_the_curves_are_numpy_s(tmp_path, options):
 def test_the_model_loads_into_the_module(unbroken):
     from safetensors.torch import load_file as load_tensors
 
-    from iga_lab.signals import grid, load
+    from iga_lab.signals import coordinates, load
     from iga_torch.networks import from_network
 
     network = from_network(Network("pe", width=8, depth=2))
     network.load_state_dict(load_tensors(unbroken / "model-iga.safetensors"))
     with torch.no_grad():
-        prediction = network(torch.tensor(grid(16, 16), dtype=torch.float32)).numpy()
-    loss = np.mean((prediction - load("astronaut", (16, None)).pixels.reshape(-1, 3)) ** 2)
+        prediction = network(torch.tensor(coordinates((16, 16)), dtype=torch.float32)).numpy()
+    loss = np.mean((prediction - load("astronaut", (16, None)).values.reshape(-1, 3)) ** 2)
     psnr = result_of(unbroken)["methods"]["iga"]["psnr_final"]
     assert -10 * np.log10(loss) == pytest.approx(psnr, abs=1e-4)
 

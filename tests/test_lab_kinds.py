@@ -1,0 +1,333 @@
+"""`iga fit` and `iga render` on functions, sounds, volumes and shapes, and by every method."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from scipy.io import wavfile
+
+from iga_lab import display, fitting, hardware
+from iga_lab.settings import ALL_METHODS
+from tests import test_perceptual
+from tests.test_lab_fit import iga, names, result_of, rows_of, step_hook
+from tests.test_lab_input import metadata_of, refuse
+from tests.test_perceptual import saved
+
+TINY = ["--width", "8", "--depth", "2", "--steps", "6"]
+COMMON = {"comparison.png", "curves.csv", "curves.png", "result.json", "spectrum.png"}
+RATE = 8000
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make(kind):
+    """Make a signal of each kind; its name, its size and what is written of it."""
+    if kind == "function":
+        return ["sines:2,5", "--size", "64", "--patch", "8"], None
+    if kind == "sound":
+        wavfile.write("sound.wav", RATE, np.sin(np.arange(200) ** 1.3 / 9).astype(np.float32))
+        return ["sound.wav", "--size", "128", "--patch", "8"], ".wav"
+    if kind == "volume":
+        z, y, x = np.meshgrid(*(np.linspace(0, 1, n) for n in (5, 6, 8)), indexing="ij")
+        np.save("volume.npy", x * y + (1 - x) * z)
+        return ["volume.npy", "--patch", "2", "--batch", "5"], ".npy"
+    trimesh.creation.box([1, 1.5, 2]).export("box.stl")
+    return ["box.stl", "--size", "8", "--patch", "2", "--batch", "16"], ".ply"
+
+
+def fit(kind, *arguments):
+    outcome = iga("fit", *make(kind)[0], *TINY, "--output", "run", *arguments)
+    assert outcome.exit_code == 0, outcome.output
+    lines = outcome.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    return Path("run"), outcome
+
+
+KINDS = ("function", "sound", "volume", "shape")
+state = test_perceptual.state
+GIVEN = ["--network", "relu", "--dtype", "float64"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """What `iga fit` wrote and said for each kind, asked for once."""
+    found = {}
+
+    def of(kind):
+        if kind not in found:
+            place = tmp_path_factory.mktemp(kind)
+            with pytest.MonkeyPatch.context() as elsewhere:
+                elsewhere.chdir(place)
+                found[kind] = place / "run", fit(kind, *GIVEN)[1]
+        folder, outcome = found[kind]
+        shutil.copytree(folder, "run", dirs_exist_ok=True)
+        make(kind)
+        return Path("run"), outcome
+
+    return of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_and_numbers(kind, fitted):
+    folder, outcome = fitted(kind)
+    suffix = make(kind)[1]
+    fits = {f"{name}{suffix}" for name in ("truth", "fit-plain", "fit-iga")} if suffix else set()
+    if kind == "shape":  # a network that is nowhere inside has no surface
+        fits = {name for name in fits if name == "truth.ply" or name in names(folder)}
+    models = {f"model-{name}.safetensors" for name in ("plain", "iga")}
+    assert names(folder) == COMMON | models | fits
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) > 300
+    result = result_of(folder)
+    assert result["settings"]["kind"] == kind
+    edges = result["bands_in_cycles_a_sample"]
+    for name, numbers in result["methods"].items():
+        assert numbers["status"] == "finished"
+        assert len(numbers["band_errors"]) == len(edges) - 1
+        assert len(rows_of(folder, name)) == 7
+        assert ("iou" in numbers) == (kind == "shape")
+    assert "Relative error by frequency" in outcome.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_is_what_was_measured(kind, fitted):
+    """By hand, from the file, at the points and with the values that the kind is said to have."""
+    from iga_lab.signals import load
+
+    arguments, _ = make(kind)
+    folder, _ = fitted(kind)
+    size = (int(arguments[2]), None) if "--size" in arguments else None
+    truth = load(arguments[0], size).values
+    axes = [np.linspace(-1, 1, n) for n in truth.shape[:-1]]
+    points = np.stack([p.ravel() for p in reversed(np.meshgrid(*axes, indexing="ij"))], axis=1)
+    for method, numbers in result_of(folder)["methods"].items():
+        layers = load_file(folder / f"model-{method}.safetensors")
+        values = points
+        for k in range(3):
+            values = values @ layers[f"layers.{k}.weight"].T + layers[f"layers.{k}.bias"]
+            values = np.maximum(values, 0) if k < 2 else values
+        loss = np.mean((values.reshape(truth.shape) - truth) ** 2)
+        assert -10 * np.log10(loss) == pytest.approx(numbers["psnr_final"], abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["sound", "shape"])
+def test_interrupted_and_resumed_is_unbroken(kind, fitted, monkeypatch):
+    fitted(kind)
+    Path("run").rename("unbroken")
+    with monkeypatch.context() as hook:
+        step_hook(hook, "iga", 3, lambda: signal.raise_signal(signal.SIGINT))
+        stopped = iga("fit", *make(kind)[0], *TINY, *GIVEN, "--output", "run")
+    assert stopped.exit_code == 130, stopped.output
+    assert "of 6" in stopped.stdout
+    resumed = iga("fit", "--resume", "run")
+    assert resumed.exit_code == 0, resumed.output
+    assert names("run") == names("unbroken")
+    for method in ("plain", "iga"):
+        ours, theirs = (load_file(f"{f}/model-{method}.safetensors") for f in ("run", "unbroken"))
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_render_a_sound(fitted):
+    folder, _ = fitted("sound")
+    model = folder / "model-iga.safetensors"
+    assert iga("render", model).exit_code == 0
+    rate, samples = wavfile.read(folder / "model-iga-128.wav")
+    assert (rate, samples.shape) == (RATE, (128,))
+    _, trained = wavfile.read(folder / "fit-iga.wav")
+    assert np.abs(samples.astype(int) - trained).max() <= 1
+    assert iga("render", model, "--size", "255", "--output", "fine.wav").exit_code == 0
+    rate, finer = wavfile.read("fine.wav")
+    assert (rate, finer.shape) == (2 * RATE, (255,))
+    assert np.abs(finer[::2].astype(int) - samples).max() <= 1
+    assert "ends in .wav for a sound" in refuse("render", model, "--output", "fine.png")
+    assert "got 5x5" in refuse("render", model, "--size", "5x5", "--output", "new.wav")
+
+
+def test_render_a_volume(fitted):
+    folder, _ = fitted("volume")
+    model = folder / "model-plain.safetensors"
+    assert iga("render", model).exit_code == 0
+    whole = np.load(folder / "model-plain-8x6x5.npy")
+    np.testing.assert_allclose(whole, np.load(folder / "fit-plain.npy"), atol=1e-5)
+    assert iga("render", model, "--size", "4x6x5", "--output", "fewer.npy").exit_code == 0
+    fewer = np.load("fewer.npy")
+    assert (fewer.shape, fewer.dtype) == ((5, 6, 4), np.float32)
+    np.testing.assert_allclose(fewer[:, :, [0, -1]], whole[:, :, [0, -1]], atol=1e-5)
+    assert iga("render", model, "--size", "3", "--output", "cube.npy").exit_code == 0
+    assert np.load("cube.npy").shape == (3, 3, 3)
+    assert "3 numbers" in refuse("render", model, "--size", "4x4", "--output", "x.npy")
+
+
+def test_render_a_shape(monkeypatch):
+    folder, _ = fit("shape", "--steps", "60", "--method", "plain", "--batch", "64", "--width", "16")
+    model = folder / "model-plain.safetensors"
+    numbers = result_of(folder)["methods"]["plain"]
+    assert numbers["iou"] > 0.8
+    assert 0 < numbers["chamfer_squared"] < numbers["chamfer"] < 0.2
+    trained = trimesh.load(folder / "fit-plain.ply")
+    assert iga("render", model).exit_code == 0
+    again = trimesh.load(folder / "model-plain-8x8x8.ply")
+    assert again.is_watertight
+    assert again.volume == pytest.approx(trained.volume, rel=1e-4)
+    np.testing.assert_allclose(again.bounds[1], [0.45, 0.675, 0.9], atol=0.25)
+    with monkeypatch.context() as less:
+        less.setattr(hardware, "available_memory", lambda: 1_000_000)
+        assert "20x20x20 points" in refuse("render", model, "--size", "20", "--output", "x.ply")
+    arrays = load_file(model)
+    empty = {name: 0 * array for name, array in arrays.items()}
+    save_file(empty, model, metadata_of(model))
+    assert "a shape, got values from 0 to 0" in refuse("render", model, "--output", "y.ply")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_every_method(backend):
+    if backend == "torch":
+        pytest.importorskip("torch")
+    given = ["--method", ",".join(ALL_METHODS), "--backend", backend, "--dtype", "float64"]
+    folder, _ = fit("function", *given)
+    methods = result_of(folder)["methods"]
+    assert tuple(methods) == ALL_METHODS
+    truth = np.load(render(folder, "plain"))
+    for method, numbers in methods.items():
+        assert ("overhead_percent" in numbers) == (method != "plain")
+        layers = load_file(folder / f"model-{method}.safetensors")
+        assert [layers[f"layers.{k}.weight"].shape[0] for k in range(3)] == [8, 8, 1]
+        assert 'fourier": null' in metadata_of(folder / f"model-{method}.safetensors")["network"]
+        values = np.load(render(folder, method))
+        assert np.all(np.isfinite(values))
+        assert values.shape == truth.shape
+    starts = {method: float(rows_of(folder, method)[0]["loss"]) for method in methods}
+    assert starts["plain"] == pytest.approx(starts["iga"], rel=1e-9)
+    assert starts["fr"] == pytest.approx(starts["iga+fr"], rel=1e-9)
+
+
+def render(folder, method):
+    output = f"{method}.npy"
+    if not Path(output).exists():
+        outcome = iga("render", folder / f"model-{method}.safetensors", "--output", output)
+        assert outcome.exit_code == 0, outcome.output
+    return output
+
+
+@pytest.mark.parametrize("method", ["fr", "bn"])
+def test_a_folded_model_has_the_reported_psnr(method):
+    from iga_lab.signals import load
+
+    folder, _ = fit("function", "--method", method, "--dtype", "float64")
+    values = np.load(render(folder, method))
+    loss = np.mean((values - load("sines:2,5", (64, None)).values[:, 0]) ** 2)
+    psnr = result_of(folder)["methods"][method]["psnr_final"]
+    assert -10 * np.log10(loss) == pytest.approx(psnr, abs=1e-3)
+    spectrum = {"spectrum.png"} if method == "fr" else set()
+    assert names(folder) & {"spectrum.png"} == spectrum
+
+
+def test_pictures_are_measured_with_what_is_given(state):
+    weights = saved(Path.cwd(), state)
+    given = ["camera", "--size", "32", *TINY, "--steps", "1", "--output", "run"]
+    outcome = iga("fit", *given, "--method", "plain", "--lpips-weights", weights.name)
+    assert outcome.exit_code == 0, outcome.output
+    assert "LPIPS" in outcome.stdout
+    numbers = result_of(Path("run"))["methods"]["plain"]
+    assert numbers["lpips"] > 0
+    assert "ms_ssim" not in numbers
+    assert result_of(Path("run"))["settings"]["lpips_weights"] == str(weights)
+    assert "at least 31 pixels" in refuse("fit", "--size", "16", "--lpips-weights", weights.name)
+
+
+def test_the_tables_fit_a_hundred_columns():
+    numbers = {
+        "psnr_final": 102.25, "psnr_median": 100.25, "psnr_max": 102.25, "seconds_per_step": 12.345,
+        "psnr_equal_seconds": 101.25, "overhead_percent": 123.4, "steps": 9999, "message": "",
+        "band_errors": [1.23e-5] * 5,
+    }  # fmt: skip
+    pictures = {"ssim": 0.99991, "ms_ssim": 0.99991, "lpips": 0.12345}
+    shapes = {"iou": 0.99991, "chamfer": 1.234e-3, "chamfer_squared": 1.234e-6}
+    for kind, measures in (("image", pictures), ("shape", shapes), ("function", {})):
+        statuses = ("finished", "interrupted", "stopped")
+        methods = {
+            name: numbers | measures | {"status": status}
+            for name, status in zip(("plain", "iga", "iga+fr"), statuses, strict=True)
+        }
+        settings = {"kind": kind, "batch": 64, "steps": 10000, "rate": None, "shape": [1024]}
+        edges = [0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, None]
+        result = {"settings": settings, "methods": methods, "bands_in_cycles_a_sample": edges}
+        console = display.console()
+        with console.capture() as captured:
+            console.print(display.results_table(result))
+            console.print(display.bands_table(result))
+        text = captured.get()
+        assert max(map(len, text.splitlines())) <= 100
+        assert "of 10,000" in text
+        assert "…" not in text
+        for word in ("overhead", "102.25", "+123.4", "stopped"):
+            assert word in text
+
+
+def test_band_errors_are_of_the_signal_s_octaves(fitted):
+    folder, _ = fitted("function")
+    result = result_of(folder)
+    edges = np.array(result["bands_in_cycles_a_sample"]) * 64
+    assert 5 < edges[-1] <= 8
+    np.testing.assert_allclose(edges[1:-1] * 2, edges[2:])
+    assert edges[0] == 0
+
+
+@pytest.mark.parametrize("grouping", ["patches", "blocks"])
+def test_groups_reach_the_trainer(grouping, monkeypatch):
+    seen = []
+    original = fitting.Trainer.__init__
+
+    def watched(trainer, *arguments, **given):
+        seen.append(given)
+        original(trainer, *arguments, **given)
+
+    monkeypatch.setattr(fitting.Trainer, "__init__", watched)
+    fit("shape", "--grouping", grouping, "--method", "plain", "--seed", "3")
+    (given,) = seen
+    assert (given["batch"], given["seed"]) == (16, 3)
+    points = np.stack(np.unravel_index(given["grouping"].index[1], (8, 8, 8)), axis=1)
+    if grouping == "patches":
+        expected = [[z, y, 2 + x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+    else:
+        expected = [[0, 0, 2], [0, 0, 3]]
+    np.testing.assert_array_equal(points, expected)
+
+
+def test_runs_and_models_of_another_version_are_named(fitted):
+    folder, _ = fitted("function")
+    model = folder / "model-plain.safetensors"
+    arrays, metadata = load_file(model), metadata_of(model)
+    old = {name: value for name, value in metadata.items() if name != "format"}
+    for changed, said in ((old, "format 1"), (metadata | {"format": "3"}, "format 3")):
+        save_file(arrays, model, changed | {"version": "0.0.9"})
+        line = refuse("render", model)
+        assert said in line
+        assert "written by iga-core 0.0.9" in line
+        save_file(arrays, folder / "checkpoint.safetensors", changed | {"kind": "checkpoint"})
+        assert said in refuse("fit", "--resume", folder)
+
+
+def test_damaged_signals_of_models(fitted):
+    folder, _ = fitted("sound")
+    model = folder / "model-plain.safetensors"
+    arrays, metadata = load_file(model), metadata_of(model)
+    good = json.loads(metadata["signal"])
+    for bad in (
+        {"kind": "picture"}, {"kind": "shape"}, {"shape": [3, 4]}, {"shape": [0]}, {"rate": None},
+        {"rate": -1}, {"shape": "many"},
+    ):  # fmt: skip
+        save_file(arrays, model, metadata | {"signal": json.dumps(good | bad)})
+        assert "damaged" in refuse("render", model)

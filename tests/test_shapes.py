@@ -1,0 +1,217 @@
+"""Solids: occupancy against formulas, surfaces against volumes, and files that are none."""
+
+import numpy as np
+import pytest
+import trimesh
+from trimesh.creation import annulus, box, icosphere
+
+from iga_lab import hardware, shapes
+from iga_lab.errors import InputError
+from iga_lab.signals import coordinates
+
+
+def inside(mesh, side, formula):
+    """Compare the occupancy with a formula of x, y, z at points where that is clear."""
+    x, y, z = coordinates((side,) * 3).T
+    value = formula(x, y, z).reshape((side,) * 3)
+    clear = np.abs(value) > 1e-2
+    found = shapes.occupancy(mesh, side)
+    assert found.dtype == bool
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found[clear], value[clear] > 0)
+    return found
+
+
+def turned(mesh):
+    matrix = trimesh.transformations.euler_matrix(0.3, 0.7, 0.1)
+    return mesh.copy().apply_transform(matrix), matrix[:3, :3]
+
+
+def test_sphere_and_its_volume():
+    found = inside(icosphere(5, 0.8), 41, lambda x, y, z: 0.8 - np.sqrt(x**2 + y**2 + z**2))
+    volume = found.sum() * (2 / 40) ** 3
+    assert volume == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.01)
+
+
+def test_which_axis_is_which():
+    mesh = box([1.2, 0.8, 0.4])
+    found = shapes.occupancy(mesh, 24)
+    widths = [int(found.any(axis=others).sum()) for others in ((0, 1), (0, 2), (1, 2))]
+    assert widths == [14, 10, 4]
+
+
+def test_rays_through_vertices_and_along_faces_count_right():
+    """A box and an octahedron whose corners, edges and faces lie on the grid's own lines."""
+    found = shapes.occupancy(box([1, 1, 1]), 9)
+    np.testing.assert_array_equal(found, np.pad(np.ones((4, 4, 4), bool), [(2, 3)] * 3))
+    corners = np.concatenate([np.eye(3), -np.eye(3)]) * 0.75
+    octahedron = trimesh.Trimesh(corners).convex_hull
+    found = inside(octahedron, 17, lambda x, y, z: 0.75 - abs(x) - abs(y) - abs(z))
+    assert found[8, 8, 8]
+    assert not found[0].any()
+
+
+def test_a_box_turned_anywhere():
+    mesh, rotation = turned(box([1.2, 0.8, 0.4]))
+
+    def formula(*point):
+        x, y, z = np.abs(rotation.T @ np.stack(point))
+        return np.minimum(np.minimum(0.6 - x, 0.4 - y), 0.2 - z)
+
+    inside(mesh, 33, formula)
+
+
+def test_holes_through_a_solid_and_the_winding_of_faces():
+    mesh = annulus(0.3, 0.7, 0.8)
+
+    def formula(x, y, z):
+        radius = np.hypot(x, y)
+        # The circles are polygons of 32 corners, which lie up to 0.004 within them.
+        return np.minimum(np.minimum(radius - 0.298, 0.698 - radius), 0.4 - abs(z))
+
+    found = inside(mesh, 24, formula)
+    mesh.invert()
+    np.testing.assert_array_equal(shapes.occupancy(mesh, 24), found)
+
+
+def test_pieces_make_no_difference(monkeypatch):
+    mesh, told = turned(icosphere(3, 0.7))[0], []
+    whole = shapes.occupancy(mesh, 16)
+    monkeypatch.setattr(shapes, "FACES_A_PIECE", 100)
+    np.testing.assert_array_equal(
+        shapes.occupancy(mesh, 16, lambda *news: told.append(news)), whole
+    )
+    count = len(mesh.faces)
+    assert told == [(min(k, count), count) for k in range(100, count + 100, 100)]
+
+
+def test_a_mesh_beyond_the_grid_is_cut():
+    assert shapes.occupancy(icosphere(3, 5.0), 8).all()
+
+
+def test_surface_is_where_the_values_cross():
+    x, y, z = coordinates((30, 40, 50)).T
+    values = (1 - np.hypot(np.hypot(x / 0.8, y / 0.6), z / 0.4)).reshape(30, 40, 50)
+    mesh = shapes.surface(values, 0.0)
+    assert mesh.is_watertight
+    np.testing.assert_allclose(mesh.bounds, [[-0.8, -0.6, -0.4], [0.8, 0.6, 0.4]], atol=0.01)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.8 * 0.6 * 0.4, rel=0.02)
+    assert len(shapes.surface(values, 2.0).faces) == 0
+
+
+def test_surface_of_what_touches_the_border_is_closed():
+    mesh = shapes.surface(np.ones((4, 5, 6)))
+    assert mesh.is_watertight
+    assert mesh.volume > 8
+
+
+def test_there_and_back(tmp_path):
+    turned(icosphere(3, 2.0))[0].export(tmp_path / "ball.stl")
+    mesh = shapes.load_mesh(tmp_path / "ball.stl")
+    again = shapes.surface(shapes.occupancy(mesh, 40))
+    assert again.volume == pytest.approx(mesh.volume, rel=0.02)
+
+
+def test_views_show_each_side():
+    mesh = box([1.2, 0.8, 0.4])
+    front, right, above = (view[..., 1] for view in shapes.views(mesh, 60))
+    for seen, (width, height) in ((front, (1.2, 0.8)), (right, (0.4, 0.8)), (above, (1.2, 0.4))):
+        assert seen.max(axis=0).sum() == pytest.approx(30 * width, abs=2)
+        assert seen.max(axis=1).sum() == pytest.approx(30 * height, abs=2)
+    drawn = shapes.views(mesh, 60)
+    assert 0 < drawn[0, 30, 30, 0] <= 1
+    assert drawn[..., 0][drawn[..., 1] == 0].max() == 0
+
+
+def test_the_nearest_face_is_seen():
+    """From the front, a bright plate at larger z hides a tilted one behind it."""
+    near, behind = box([1, 1, 0.1]), turned(box([1, 1, 0.1]))[0]
+    near.apply_translation([0, 0, 0.8])
+    behind.apply_scale(0.3).apply_translation([0, 0, -0.5])
+    alone, both = (shapes.views(m, 40) for m in (near, trimesh.util.concatenate([behind, near])))
+    np.testing.assert_allclose(alone[0], both[0])
+    assert not np.allclose(alone[1], both[1])
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
+def test_every_format_is_centred_and_scaled(tmp_path, suffix):
+    mesh = box([1e-6, 2e-6, 4e-6])
+    mesh.apply_translation([5, -3, 1])
+    mesh.export(tmp_path / f"box.{suffix}", **({"digits": 12} if suffix == "obj" else {}))
+    found = shapes.load_mesh(tmp_path / f"box.{suffix}")
+    if suffix != "obj":
+        assert found.metadata["notes"] == []
+    np.testing.assert_allclose(found.bounds[1], -found.bounds[0], atol=1e-6)
+    assert found.bounds[1, 2] == pytest.approx(shapes.FIT)
+
+
+def refused(path):
+    with pytest.raises(InputError) as caught:
+        shapes.load_mesh(path)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_meshes_with_holes(tmp_path):
+    mesh = icosphere(2)
+    trimesh.Trimesh(mesh.vertices, mesh.faces[1:]).export(tmp_path / "open.ply")
+    line = refused(tmp_path / "open.ply")
+    assert "watertight" in line
+    assert "3 of 480 edges" in line
+    assert "trimesh.repair" in line
+    doubled = np.concatenate([mesh.faces, mesh.faces[:1]])
+    trimesh.Trimesh(mesh.vertices, doubled, process=False).export(tmp_path / "double.ply")
+    assert "3 of 480 edges" in refused(tmp_path / "double.ply")
+
+
+def test_meshes_that_cannot_be_used(tmp_path):
+    (tmp_path / "points.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\n")
+    assert "faces" in refused(tmp_path / "points.obj")
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")
+    assert "faces" in refused(tmp_path / "points.ply")
+    for suffix in ("obj", "ply", "stl"):
+        (tmp_path / f"empty.{suffix}").write_bytes(b"")
+        refused(tmp_path / f"empty.{suffix}")
+        (tmp_path / f"text.{suffix}").write_text("not a mesh\n" * 20)
+        refused(tmp_path / f"text.{suffix}")
+        icosphere(2).export(tmp_path / f"whole.{suffix}")
+        content = (tmp_path / f"whole.{suffix}").read_bytes()
+        (tmp_path / f"half.{suffix}").write_bytes(content[: len(content) // 2])
+        refused(tmp_path / f"half.{suffix}")
+    (tmp_path / "wrong.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n")
+    refused(tmp_path / "wrong.obj")
+    (tmp_path / "nan.obj").write_text("v 0 0 0\nv 1 nan 0\nv 0 1 0\nf 1 2 3\n")
+    assert "NaN" in refused(tmp_path / "nan.obj")
+    (tmp_path / "point.obj").write_text("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n")
+    assert "extent" in refused(tmp_path / "point.obj")
+    (tmp_path / "huge.ply").write_text(
+        "ply\nformat binary_little_endian 1.0\nelement vertex 999999999999\nproperty float x\n"
+        "property float y\nproperty float z\nelement face 999999999999\n"
+        "property list uchar int vertex_indices\nend_header\n"
+    )
+    refused(tmp_path / "huge.ply")
+
+
+def test_memory_is_stated_before_the_work(tmp_path, monkeypatch):
+    icosphere(3).export(tmp_path / "ball.ply")
+    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    assert "1,280 faces, which takes 1.28 MB" in refused(tmp_path / "ball.ply")
+    monkeypatch.setattr(hardware, "available_memory", lambda: 100_000)
+    assert "a mesh file of" in refused(tmp_path / "ball.ply")
+    monkeypatch.setattr(hardware, "available_memory", lambda: None)
+    monkeypatch.setattr(shapes, "MANY_FACES", 1000)
+    (note,) = shapes.load_mesh(tmp_path / "ball.ply").metadata["notes"]
+    assert note == "1,280 faces take about 1.28 MB"
+    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    with pytest.raises(InputError, match="100x100x100 points, which takes 2 MB; lower --size"):
+        shapes.occupancy(icosphere(1), 100)
+    with pytest.raises(InputError, match="at least 2 points"):
+        shapes.occupancy(icosphere(1), 1)
+
+
+def test_what_lies_beside_a_file_is_not_read(tmp_path):
+    icosphere(1).export(tmp_path / "ball.obj")
+    text = (tmp_path / "ball.obj").read_text()
+    (tmp_path / "ball.obj").write_text("mtllib other.mtl\nusemtl skin\n" + text)
+    (tmp_path / "other.mtl").write_text("newmtl skin\nmap_Kd ../../etc/hostname\n")
+    assert len(shapes.load_mesh(tmp_path / "ball.obj").faces) == 80
