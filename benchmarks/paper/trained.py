@@ -1,0 +1,282 @@
+"""The tables `images`, `shapes` and `optimizers`, every method at a learning rate of its own."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from benchmarks._report import fill
+from benchmarks.paper import drawing
+from benchmarks.paper.published import IMAGES, SHAPES
+from benchmarks.paper.report import Output, as_csv, heading, labels, markdown
+from benchmarks.paper.store import Finished
+from benchmarks.paper.systems import (
+    RATES,
+    SCHEDULES,
+    Preset,
+    Row,
+    groupwise,
+    image_rows,
+    settings,
+    shape_rows,
+)
+from benchmarks.paper.tables import Rates, Study, name_of, of_row, value, with_steps
+
+MUON_RATES = {"pe": (1e-2, 2e-2, 4e-2), "siren": (1e-3, 2e-3, 4e-3)}
+SGD_RATES = {
+    ("pe", "plain"): (1.0, 2.0, 4.0),
+    ("pe", "iga"): (16.0, 32.0, 64.0),
+    ("pe", "groupwise"): (16.0, 32.0, 64.0),
+    ("siren", "plain"): (3e-2, 1e-1, 3e-1),
+    ("siren", "iga"): (1e-1, 3e-1, 1.0),
+    ("siren", "groupwise"): (3e-1, 1.0, 3.0),
+}
+"""Plain gradient descent diverges where the adjusted one is at its best."""
+
+TUNED = (
+    "Every method has the same number of steps, seeds and learning rates tried (on {tuned}, one "
+    "seed; the best by the median of the last 100 steps is in the table), and is reported on "
+    "{reported}: the mean over signals of the median over {seeds}, ± half of the range over seeds."
+)
+
+
+def images(study: Study, command: str, networks: Sequence[str]) -> Output:
+    """Make the table of photographs."""
+    rows = [row for row in image_rows(study.preset) if row.network in networks]
+    trials = study.trials(rows, SCHEDULES)
+    rates = study.chosen(trials)
+    runs = study.reports(rows, rates, SCHEDULES)
+    preset = study.preset
+    lines = heading(
+        "Photographs",
+        command,
+        f"{_image_sizes(preset)}. PSNR in dB of the unclipped output; SSIM and fine at the "
+        "end: fine is the relative error of all frequencies above a quarter of a cycle a pixel; s: "
+        "seconds of training on one core. IGA: the paper's settings (largest cotangent, one "
+        f"sample, reach points), end {preset.end}. Group-wise IGA: random sampling, two samples, "
+        f"reach mean, end {preset.half}, half of the groups. FR and BN are those of `Network`.",
+        _tuning(study),
+        "Paper: PSNR that arXiv 2410.13271 reports for Kodak photographs of 768 x 512, width 256, "
+        "10,000 steps, the maximum over training; taken from a public note on it, see "
+        "`published.py`. The two tables are not of the same size: compare the order.",
+    )
+    for schedule, words in SCHEDULES.items():
+        lines += [f"## Learning rate: {words}", ""]
+        lines += markdown(
+            ["network", "method", "rate", "median of last 100", "gain", "maximum", "SSIM",
+             "fine", "s", "paper"],
+            [_image_line(runs, rates, row, schedule) for row in rows],
+        )  # fmt: skip
+    lines += ["## What holds", "", *_verdicts(runs, rows, "psnr_median", "dB", 1)]
+    figure = drawing.images(runs, rows, study.reported[0])
+    return Output("\n".join(lines), figure, as_csv(trials, runs), rates)
+
+
+def shapes(study: Study, command: str, networks: Sequence[str]) -> Output:
+    """Make the table of solids."""
+    rows = [row for row in shape_rows(study.preset) if row.network in networks]
+    trials = study.trials(rows, SCHEDULES)
+    rates = study.chosen(trials)
+    runs = study.reports(rows, rates, SCHEDULES)
+    preset = study.preset
+    lines = heading(
+        "Solids",
+        command,
+        f"Occupancy on a grid of {preset.solid}^3, groups of {preset.block} consecutive voxels, "
+        f"{preset.batch} random groups a step, {preset.steps:,} steps, width {preset.width}. IGA: "
+        f"the middle voxel of each group, end {preset.block_end}. IoU at level 0.5, the median of "
+        "ten looks over the last 100 steps and the maximum of all looks; Chamfer distance at the "
+        "end, in units of half the side of the grid.",
+        _tuning(study),
+        "Paper: IoU that arXiv 2410.13271 reports, the maximum over training, on grids of 512^3; "
+        "taken from a public note on it, see `published.py`.",
+    )
+    for schedule, words in SCHEDULES.items():
+        lines += [f"## Learning rate: {words}", ""]
+        lines += markdown(
+            ["network", "method", "rate", "IoU", "gain", "maximum", "Chamfer", "s", "paper"],
+            [_shape_line(runs, rates, row, schedule) for row in rows],
+        )
+    lines += ["## What holds", "", *_verdicts(runs, rows, "iou_median", "", 3)]
+    figure = drawing.shapes(runs, rows, study.reported[0])
+    return Output("\n".join(lines), figure, as_csv(trials, runs), rates)
+
+
+def optimizers(study: Study, command: str, networks: Sequence[str]) -> Output:
+    """Make the table of optimizers, at equal steps and at equal seconds."""
+    preset = study.preset
+    adjustments = {
+        "plain": None, "iga": settings(end=preset.end), "groupwise": groupwise(preset.half),
+    }  # fmt: skip
+    rows = [
+        Row(network, method, _rates(optimizer, network, method), adjustment, optimizer=optimizer)
+        for network in ("pe", "siren")
+        if network in networks
+        for optimizer in ("sgd", "adam", "muon")
+        for method, adjustment in adjustments.items()
+    ]
+    adam = [row for row in rows if row.optimizer == "adam"]
+    plans = [(rows, ["cosine"]), (adam, ["step"])]
+    trials = [run for some, schedules in plans for run in study.trials(some, schedules)]
+    rates = study.chosen(trials)
+    runs = [run for some, plan in plans for run in study.reports(some, rates, plan)]
+    costs = _costs(study, rows)
+    short: list[Finished] = []
+    lines = heading(
+        "Optimizers",
+        command,
+        f"{_image_sizes(preset)}. PSNR in dB, median of the last 100 steps. At equal seconds: the "
+        "method is given only as many steps as it can take in the time of the plain run's "
+        f"{preset.steps:,}, its schedule ending there; step times measured in turn on one core.",
+        _tuning(study),
+    )
+    table = []
+    for some, plan in plans:
+        for row in some:
+            for schedule in plan:
+                cost = costs[row.name] / costs[_plain(row).name]
+                equal = _at_equal_seconds(study, row, rates, schedule, cost)
+                short += equal
+                table.append(_optimizer_line(runs, equal, rates, row, schedule, cost))
+    lines += markdown(
+        ["network", "method", "optimizer", "rate", "median", "gain", "step", "equal seconds",
+         "gain"],
+        table,
+    )  # fmt: skip
+    figure = drawing.optimizers(runs, rows)
+    return Output("\n".join(lines), figure, as_csv(trials, [*runs, *short]), rates)
+
+
+def _rates(optimizer: str, network: str, method: str) -> tuple[float, float, float]:
+    if optimizer == "sgd":
+        return SGD_RATES[network, method]
+    return (MUON_RATES if optimizer == "muon" else RATES)[network]
+
+
+def _image_line(runs: Sequence[Finished], rates: Rates, row: Row, schedule: str) -> list[str]:
+    found = of_row(runs, row, schedule)
+    published = IMAGES.get((row.network, row.method))
+    return [
+        *labels(row.network, row.method),
+        f"{rates[name_of(row, schedule)]:g}",
+        value(found, "psnr_median").text(),
+        _gain(runs, row, schedule, "psnr_median", 1),
+        value(found, "psnr_max").text(),
+        value(found, "ssim").text(3).partition(" ")[0],
+        value(found, "fine").text(2).partition(" ")[0],
+        value(found, "seconds").text(1).partition(" ")[0],
+        "" if published is None else f"{published:.2f}",
+    ]
+
+
+def _shape_line(runs: Sequence[Finished], rates: Rates, row: Row, schedule: str) -> list[str]:
+    found = of_row(runs, row, schedule)
+    published = SHAPES.get((row.network, row.method))
+    return [
+        *labels(row.network, row.method),
+        f"{rates[name_of(row, schedule)]:g}",
+        value(found, "iou_median").text(3),
+        _gain(runs, row, schedule, "iou_median", 3),
+        value(found, "iou_max").text(3),
+        value(found, "chamfer").text(4, "no surface"),
+        value(found, "seconds").text(1).partition(" ")[0],
+        "" if published is None else f"{published:.3f}",
+    ]
+
+
+def _optimizer_line(
+    runs: Sequence[Finished],
+    equal: Sequence[Finished],
+    rates: Rates,
+    row: Row,
+    schedule: str,
+    cost: float,
+) -> list[str]:
+    plain = value(of_row(runs, _plain(row), schedule), "psnr_median").middle
+    reached = value(equal, "psnr_median")
+    network, method = labels(row.network, row.method)
+    gain = ""
+    if row.method != "plain" and plain is not None and reached.middle is not None:
+        gain = f"{reached.middle - plain:+.1f}"
+    return [
+        network,
+        method,
+        f"{row.optimizer}, {schedule}",
+        f"{rates[name_of(row, schedule)]:g}",
+        value(of_row(runs, row, schedule), "psnr_median").text(),
+        _gain(runs, row, schedule, "psnr_median", 1),
+        f"{cost:.2f}",
+        reached.text(),
+        gain,
+    ]
+
+
+def _costs(study: Study, rows: Sequence[Row]) -> dict[str, float]:
+    """Return seconds of a step of each row, measured in turn with those it is compared with."""
+    found: dict[str, float] = {}
+    for plain in (row for row in rows if row.method == "plain"):
+        together = [row for row in rows if _plain(row).name == plain.name]
+        case = {
+            "task": "seconds",
+            "cases": {
+                row.name: study.case(row, study.tuned, row.rates[1], "cosine", 0)
+                for row in together
+            },
+        }
+        found |= study.runs([case])[0].result
+    return found
+
+
+def _at_equal_seconds(
+    study: Study, row: Row, rates: Rates, schedule: str, cost: float
+) -> list[Finished]:
+    steps = study.preset.steps if row.method == "plain" else int(study.preset.steps / cost)
+    shorter = with_steps(study, max(1, min(steps, study.preset.steps)))
+    return shorter.reports([row], rates, [schedule])
+
+
+def _plain(row: Row) -> Row:
+    return dataclasses.replace(row, method="plain", adjustment=None)
+
+
+def _gain(runs: Sequence[Finished], row: Row, schedule: str, name: str, digits: int) -> str:
+    """Return the difference to the plain row."""
+    if row.method == "plain":
+        return ""
+    mine = value(of_row(runs, row, schedule), name).middle
+    plain = value(of_row(runs, _plain(row), schedule), name).middle
+    return "" if mine is None or plain is None else f"{mine - plain:+.{digits}f}"
+
+
+def _verdicts(
+    runs: Sequence[Finished], rows: Sequence[Row], name: str, unit: str, digits: int
+) -> list[str]:
+    """Say of each network what every method gains over the best that plain training reached."""
+    lines = []
+    for network in dict.fromkeys(row.network for row in rows):
+        best: dict[str, float] = {}
+        for row in (row for row in rows if row.network == network):
+            found = [value(of_row(runs, row, s), name).middle for s in SCHEDULES]
+            best[row.method] = max((f for f in found if f is not None), default=float("nan"))
+        others = ", ".join(
+            f"{labels(network, method)[1]} {figure - best['plain']:+.{digits}f}"
+            for method, figure in best.items()
+            if method != "plain"
+        )
+        reached = f"{best['plain']:.{digits}f} {unit}".rstrip()
+        line = f"- {labels(network, '')[0]}, each under its better schedule, over plain ({reached})"
+        lines.append(fill(f"{line}: {others}", "  "))
+    return [*lines, ""]
+
+
+def _tuning(study: Study) -> str:
+    reported = " and ".join(signal["signal"] for signal in study.reported)
+    seeds = "one seed" if study.preset.seeds == 1 else f"{study.preset.seeds} seeds"
+    return TUNED.format(tuned=study.tuned["signal"], reported=reported, seeds=seeds)
+
+
+def _image_sizes(preset: Preset) -> str:
+    width, height = preset.image
+    groups = (width // preset.patch) * (height // preset.patch)
+    return (
+        f"Photographs at {width} x {height}, patch {preset.patch} ({groups} groups), three hidden "
+        f"layers of {preset.width}, Adam, {preset.steps:,} steps"
+    )

@@ -1,0 +1,263 @@
+"""The paper's tables at their smallest, and what they are put together from."""
+
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks.paper import systems, trained, training
+from benchmarks.paper.__main__ import TABLES, main
+from benchmarks.paper.signals import SOLIDS, sample, sources, split
+from benchmarks.paper.store import FORMAT, Finished, Store, key
+from benchmarks.paper.tables import Study, name_of, of_row, run_name, value
+from iga_core import Adjustment, adjust
+from iga_lab.errors import InputError
+
+NAMES = ["functions", *TABLES]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Every table of the preset, made once."""
+    folder = tmp_path_factory.mktemp("paper")
+    assert main(["all", "--preset", "smoke", "--jobs", "2", "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_leaves_its_text_its_figure_and_every_run(smoke, name):
+    text = (smoke / f"{name}.md").read_text()
+    assert f"python -m benchmarks.paper {name} --preset smoke" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert (smoke / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert len((smoke / f"{name}.csv").read_text().splitlines()) > 3
+
+
+def test_every_system_has_its_row(smoke):
+    lines = (smoke / "images.md").read_text().splitlines()
+    rows = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines if "|" in line}
+    for network in ("ReLU", "PE", "SIREN"):
+        assert {(network, m) for m in ("plain", "FR", "IGA", "group-wise IGA")} <= rows
+    assert {("ReLU", "BN"), ("PE", "BN")} <= rows
+    assert ("SIREN", "BN") not in rows
+    for network in ("FINER", "Gabor", "Gauss"):
+        assert {(network, "plain"), (network, "IGA")} <= rows
+
+
+def test_a_second_call_runs_nothing_again_and_a_stopped_one_goes_on(smoke):
+    runs = sorted((smoke / "runs").glob("training-*.json"))
+    stamps = {run: run.stat().st_mtime_ns for run in runs}
+    before = (smoke / "end.csv").read_text()
+    gone = runs[0]
+    content = json.loads(gone.read_text())
+    gone.unlink()
+    arguments = ["--preset", "smoke", "--jobs", "1", "--output", str(smoke)]
+    for name in ("images", "shapes", "end"):
+        assert main([name, *arguments]) == 0
+    assert all(run.stat().st_mtime_ns == stamps[run] for run in runs if run != gone)
+    again = json.loads(gone.read_text()) if gone.exists() else content
+    assert again["result"]["psnr_end"] == content["result"]["psnr_end"]
+    assert (smoke / "end.csv").read_text() == before
+
+
+def test_rates_are_kept_for_the_large_preset(smoke):
+    rates = json.loads((smoke / "rates.json").read_text())
+    assert rates["images"]["pe adam iga cosine"] == systems.RATES["pe"][1]
+    assert set(rates) == {"images", "shapes", "optimizers"}
+
+
+def test_the_large_preset_asks_for_rates(tmp_path, capsys):
+    arguments = ["images", "--preset", "full", "--output", str(tmp_path)]
+    assert main([*arguments, "--rates", str(tmp_path / "none.json")]) == 2
+    assert "rates: expected the rates.json" in capsys.readouterr().err
+
+
+class TestStore:
+    def test_a_finished_run_is_never_overwritten(self, tmp_path):
+        store, case = Store(tmp_path), {"task": "training", "rate": 1.0}
+        store.add(Finished(case, {"psnr": 1.0}, np.ones(3, np.float16)))
+        store.add(Finished(case, {"psnr": 2.0}))
+        found = store.read(case)
+        assert found.result == {"psnr": 1.0}
+        np.testing.assert_array_equal(found.prediction, np.ones(3))
+        assert store.missing([case, {"task": "training", "rate": 2.0}]) == [
+            {"task": "training", "rate": 2.0}
+        ]
+
+    def test_names_and_places_are_no_part_of_what_was_run(self):
+        case = {"task": "training", "digest": "1", "signal": "a", "source": "/a", "method": "iga"}
+        assert key(case) == key({**case, "signal": "b", "source": "/b", "method": "end 10"})
+        assert key(case) != key({**case, "digest": "2"})
+
+    def test_no_file_says_where_the_data_lay(self, tmp_path):
+        store = Store(tmp_path)
+        store.add(Finished({"task": "training", "source": "/home/someone"}, {}))
+        assert all("someone" not in file.read_text() for file in tmp_path.glob("*.json"))
+
+    def test_a_folder_of_another_format_is_refused(self, tmp_path):
+        (tmp_path / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
+        with pytest.raises(InputError, match=f"output: expected runs of format {FORMAT}"):
+            Store(tmp_path)
+
+    def test_a_folder_of_other_files_is_refused(self, tmp_path):
+        (tmp_path / "result.json").write_text("{}")
+        with pytest.raises(InputError, match="output: expected a folder of runs"):
+            Store(tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+    def test_a_damaged_run_is_named(self, tmp_path):
+        store, case = Store(tmp_path), {"task": "training"}
+        store.add(Finished(case, {"psnr": 1.0}))
+        (tmp_path / f"{key(case)}.json").write_text("{")
+        with pytest.raises(InputError, match="delete that file"):
+            store.read(case)
+
+
+class TestSignals:
+    def test_a_broken_picture_is_named_and_skipped_on_request(self, tmp_path, capsys):
+        from PIL import Image
+
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "whole.png")
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        with pytest.raises(InputError, match=r"got 'broken.png'.*--skip-broken"):
+            sources("image", str(tmp_path), (16, 16), skip=False)
+        assert list(sources("image", str(tmp_path), (16, 16), skip=True)) == ["whole"]
+        assert "skipped broken.png" in capsys.readouterr().out
+
+    def test_a_folder_without_any_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match=r"expected files ending in \.obj"):
+            sources("shape", str(tmp_path), (8, 8, 8), skip=False)
+        with pytest.raises(InputError, match="expected a folder"):
+            sources("shape", str(tmp_path / "none"), (8, 8, 8), skip=False)
+
+    def test_rates_are_chosen_on_a_signal_that_is_not_reported(self):
+        assert split({"a": "", "b": "", "c": ""}, 1) == ("a", ["b"])
+        assert split({"a": ""}, 2) == ("a", ["a"])
+
+    @pytest.mark.parametrize("name", SOLIDS)
+    def test_solids_lie_within_the_grid(self, name):
+        filled = sample(name, "shape", (24, 24, 24)).values[..., 0]
+        assert 0.02 < filled.mean() < 0.5
+        for axis in range(3):
+            assert not np.take(filled, [0, -1], axis=axis).any()
+
+
+class TestFigures:
+    ROW = systems.Row("pe", "iga", (1.0, 2.0, 3.0))
+
+    def runs(self, **figures):
+        return [
+            Finished(self.case(signal=signal), {"psnr": figure})
+            for signal, some in figures.items()
+            for figure in some
+        ]
+
+    def case(self, **changes):
+        return {
+            "network": "pe", "optimizer": "adam", "method": "iga", "schedule": "cosine",
+            "signal": "a", "rate": 1.0, **changes,
+        }  # fmt: skip
+
+    def test_a_value_is_the_mean_over_signals_of_the_median_over_seeds(self):
+        found = value(self.runs(a=[1.0, 2.0, 9.0], b=[4.0, 4.0, 5.0]), "psnr")
+        assert found.middle == statistics.mean([2.0, 4.0])
+        assert found.spread == statistics.mean([4.0, 0.5])
+        assert found.text() == "3.0 ± 2.2"
+
+    def test_one_diverged_run_is_not_hidden_by_the_others(self):
+        assert value(self.runs(a=[1.0, None], b=[4.0]), "psnr").text() == "diverged"
+
+    def test_runs_are_found_by_their_row(self):
+        assert run_name(self.case()) == name_of(self.ROW, "cosine")
+        assert len(of_row(self.runs(a=[1.0], b=[2.0]), self.ROW, "cosine")) == 2
+        assert of_row(self.runs(a=[1.0]), self.ROW, "step") == []
+
+    def test_the_best_trial_gives_the_rate_and_a_diverged_one_never_does(self):
+        study = Study(*[None] * 6, {})
+        figures = {1.0: 20.0, 2.0: 30.0, 3.0: None}
+        trials = [
+            Finished(self.case(rate=rate), {"psnr_median": psnr}) for rate, psnr in figures.items()
+        ]
+        assert study.chosen(trials) == {"pe adam iga cosine": 2.0}
+
+    def test_every_method_tries_as_many_rates(self):
+        preset = systems.PRESETS["small"]
+        rows = [*systems.image_rows(preset), *systems.shape_rows(preset)]
+        assert {len(set(row.rates)) for row in rows} == {preset.trials}
+        assert {len(set(r)) for r in (trained.SGD_RATES | trained.MUON_RATES).values()} == {3}
+
+
+class TestControls:
+    KERNEL = np.diag(np.arange(12.0, 0.0, -1.0))
+
+    def control(self, name):
+        made = training.CONTROLS[name](adjust, 0, self.KERNEL, Adjustment(end=4), None)[0]
+        return made, adjust(self.KERNEL, Adjustment(end=4), None)[0]
+
+    def test_random_vectors_keep_the_gains(self):
+        made, true = self.control("vectors")
+        np.testing.assert_array_equal(made.weights, true.weights)
+        np.testing.assert_allclose(made.vectors.T @ made.vectors, np.eye(4), atol=1e-12)
+        spectrum = np.sort(np.linalg.eigvalsh(made.matrix()))
+        np.testing.assert_allclose(spectrum, np.sort(np.linalg.eigvalsh(true.matrix())), atol=1e-12)
+        assert np.abs(made.matrix() - true.matrix()).max() > 0.1
+
+    def test_a_random_kernel_does_not_depend_on_the_network(self):
+        made, _ = self.control("kernel")
+        other = training.CONTROLS["kernel"](adjust, 0, 2 * self.KERNEL, Adjustment(end=4), None)[0]
+        np.testing.assert_array_equal(made.matrix(), other.matrix())
+
+    def test_only_the_run_that_asks_is_controlled(self):
+        from iga_array import correcting
+
+        case = {"control": "vectors", "seed": 0, "backend": "numpy"}
+        with training._control(case):
+            assert correcting.adjust is not adjust
+        assert correcting.adjust is adjust
+
+
+@pytest.mark.parametrize("name", systems.PRESETS)
+def test_every_row_is_the_system_that_it_says(name):
+    preset = systems.PRESETS[name]
+    data = SimpleNamespace(coords=np.zeros((256, 2)), values=np.zeros((16, 16, 3)))
+    labels = {"fr": "+fr", "bn": "+bn"}
+    for row in systems.image_rows(preset):
+        signal = {"signal": "", "source": "", "digest": ""}
+        place = {"backend": "numpy", "device": "cpu", "tf32": False}
+        case = systems.described(preset, row, "image", signal, 1e-3, "cosine", 0, place)
+        made = training.network(case, data)
+        assert made.label == row.network + labels.get(row.method, "")
+        assert (made.width, made.outputs) == (preset.width, 3)
+        assert (case["adjustment"] is not None) == (row.method in ("iga", "groupwise"))
+
+
+def test_a_run_that_diverges_is_reported_as_that():
+    preset = systems.PRESETS["smoke"]
+    row = systems.Row("pe", "plain", (1.0, 1.0, 1.0), optimizer="sgd")
+    signal = {"signal": "astronaut", "source": "astronaut", "digest": ""}
+    place = {"backend": "numpy", "device": "cpu", "tf32": False}
+    case = systems.described(preset, row, "image", signal, 1e30, "cosine", 0, place)
+    result = training.run(case).result
+    assert result["status"] == "diverged"
+    assert result["psnr_median"] is None
+    assert np.isfinite(result["psnr_end"])
+
+
+def test_the_command_names_a_broken_folder_and_writes_nothing(tmp_path, capsys):
+    output = tmp_path / "out"
+    arguments = ["images", "--preset", "smoke", "--data", str(tmp_path / "none")]
+    assert main([*arguments, "--output", str(output)]) == 2
+    assert "data: expected a folder" in capsys.readouterr().err
+    assert not list(Path(output).glob("images*"))
+
+
+def test_a_folder_of_both_kinds_serves_both(tmp_path):
+    from benchmarks.paper.__main__ import _data
+
+    (tmp_path / "meshes").mkdir()
+    assert _data(str(tmp_path), "shape") == str(tmp_path / "meshes")
+    assert _data(str(tmp_path), "image") == str(tmp_path)
+    assert _data(None, "image") is None
