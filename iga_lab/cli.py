@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from iga_core.network import Kind
 from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
+from iga_core.testing import NETWORKS
 from iga_lab import settings as defaults
 from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
@@ -188,7 +189,7 @@ def render(model: str, size: Size | None, output: str | None) -> int:
 
 
 @main.command(cls=Grouped)
-@_option("--network", Several(*get_args(Kind)), get_args(Kind), "Kinds of network.", "all")
+@_option("--network", Several(*NETWORKS), NETWORKS, "Networks.", "all")
 @_option("--seed", WHOLE, defaults.SEED, "Of the initial parameters.")
 @_option(
     "--only",
@@ -198,7 +199,7 @@ def render(model: str, size: Size | None, output: str | None) -> int:
     "all that can be used here",
 )
 @_option("--json", FILE, None, "New file for every difference, bound and verdict.")
-def validate(network: tuple[Kind, ...], seed: int, only: tuple[str, ...], json: str | None) -> int:
+def validate(network: tuple[str, ...], seed: int, only: tuple[str, ...], json: str | None) -> int:
     """Compare every backend and device of this machine with NumPy in float64.
 
     The same small problems on each: values, gradients, kernels, the transform, adjusted gradients

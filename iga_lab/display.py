@@ -183,7 +183,7 @@ def validation_table(lines: Sequence[Line], networks: Sequence[str], seed: int) 
         table.add_row(
             line.backend,
             f"{line.device}\n{line.dtype}",
-            *(_worst(line.worst[name]) for name in SUITE_COLUMNS),
+            *(_worst(line.worst.get(name)) for name in SUITE_COLUMNS),
             f"{1000 * line.seconds_per_step:.3g}",
             _verdict(line.counts),
         )
@@ -309,8 +309,10 @@ def _numbers(course: Course) -> str:
     return f"{course.speed:6.1f} steps/s  loss {loss:.2e}  {float(psnr(loss)):5.2f} dB"
 
 
-def _worst(row: Row) -> Text:
-    """Return a difference over its bound."""
+def _worst(row: Row | None) -> Text:
+    """Return a difference over its bound; nothing where nothing was asked."""
+    if row is None:
+        return Text()
     if row.status == "ill-posed":
         return Text("ill-\nposed", "yellow")
     style = "bold red" if row.status == "fail" else ""

@@ -233,3 +233,11 @@ def test_infinity_is_null(tmp_path):
     (row, *_) = json.loads((tmp_path / "rows.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert row["difference"] is None
     assert row["sensitivity"] is None
+
+
+def test_what_a_normalised_network_is_not_asked_stays_empty():
+    outcome = iga("--only", "numpy", "--network", "relu+bn", "--json", "rows.json")
+    assert outcome.exit_code == 0
+    rows = json.loads(Path("rows.json").read_text())["rows"]
+    assert {row["case"].partition("/")[0] for row in rows} == {"forward", "gradient", "steps"}
+    assert {row["network"] for row in rows} == {"relu+bn"}
