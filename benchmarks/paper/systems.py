@@ -122,12 +122,13 @@ RATES = {
     "gabor": (2e-3, 4e-3, 8e-3),
     "gauss": (2e-3, 4e-3, 8e-3),
 }
-FR_RATES = {
-    "relu": (2e-3, 4e-3, 8e-3),
-    "pe": (6e-4, 1.2e-3, 2.5e-3),
-    "siren": (6e-4, 1.2e-3, 2.5e-3),
+OWN_RATES = {
+    ("relu", "fr"): (4e-3, 8e-3, 1.6e-2),
+    ("pe", "fr"): (6e-4, 1.2e-3, 2.5e-3),
+    ("siren", "fr"): (6e-4, 1.2e-3, 2.5e-3),
+    ("relu", "bn"): (1e-3, 2e-3, 5e-3),
 }
-"""Of Λ, which moves a weight further than the same rate of its own."""
+"""Where a method wants others than its network: three around the best of wider trials, as all."""
 
 
 def settings(**given: Any) -> tuple[tuple[str, Any], ...]:
@@ -143,8 +144,7 @@ def groupwise(end: int, samples: int = 2) -> tuple[tuple[str, Any], ...]:
 def image_row(preset: Preset, network: str, method: str) -> Row:
     """Return a row of the table `images`."""
     adjustments = {"iga": settings(end=preset.end), "groupwise": groupwise(preset.half)}
-    rates = FR_RATES if method == "fr" else RATES
-    return Row(network, method, rates[network], adjustments.get(method))
+    return Row(network, method, _rates(network, method), adjustments.get(method))
 
 
 def image_rows(preset: Preset) -> list[Row]:
@@ -169,13 +169,17 @@ def shape_rows(preset: Preset) -> list[Row]:
         Row(
             network,
             method,
-            (FR_RATES if method == "fr" else RATES)[network],
+            _rates(network, method),
             adjustment if method == "iga" else None,
         )
         for network in ("relu", "pe", "siren")
         for method in ("plain", "fr", "bn", "iga")
         if (network, method) != ("siren", "bn")
     ]
+
+
+def _rates(network: str, method: str) -> tuple[float, float, float]:
+    return OWN_RATES.get((network, method), RATES[network])
 
 
 def described(

@@ -34,7 +34,8 @@ SGD_RATES = {
 TUNED = (
     "Every method has the same number of steps, seeds and learning rates tried (on {tuned}, one "
     "seed; the best by the median of the last 100 steps is in the table), and is reported on "
-    "{reported}: the mean over signals of the median over {seeds}, ± half of the range over seeds."
+    "{reported}: the mean over signals of the median over {seeds}, ± half of the range over seeds. "
+    "↓ and ↑ mark the lowest and the highest of the rates tried."
 )
 
 
@@ -151,12 +152,19 @@ def _rates(optimizer: str, network: str, method: str) -> tuple[float, float, flo
     return (MUON_RATES if optimizer == "muon" else RATES)[network]
 
 
+def _rate(rates: Rates, row: Row, schedule: str) -> str:
+    """Return the chosen rate, marked where it is the lowest or the highest of those tried."""
+    rate = rates[name_of(row, schedule)]
+    marks = {min(row.rates): " ↓", max(row.rates): " ↑"}
+    return f"{rate:g}{marks.get(rate, '')}"
+
+
 def _image_line(runs: Sequence[Finished], rates: Rates, row: Row, schedule: str) -> list[str]:
     found = of_row(runs, row, schedule)
     published = IMAGES.get((row.network, row.method))
     return [
         *labels(row.network, row.method),
-        f"{rates[name_of(row, schedule)]:g}",
+        _rate(rates, row, schedule),
         value(found, "psnr_median").text(),
         _gain(runs, row, schedule, "psnr_median", 1),
         value(found, "psnr_max").text(),
@@ -172,7 +180,7 @@ def _shape_line(runs: Sequence[Finished], rates: Rates, row: Row, schedule: str)
     published = SHAPES.get((row.network, row.method))
     return [
         *labels(row.network, row.method),
-        f"{rates[name_of(row, schedule)]:g}",
+        _rate(rates, row, schedule),
         value(found, "iou_median").text(3),
         _gain(runs, row, schedule, "iou_median", 3),
         value(found, "iou_max").text(3),
@@ -200,7 +208,7 @@ def _optimizer_line(
         network,
         method,
         f"{row.optimizer}, {schedule}",
-        f"{rates[name_of(row, schedule)]:g}",
+        _rate(rates, row, schedule),
         value(of_row(runs, row, schedule), "psnr_median").text(),
         _gain(runs, row, schedule, "psnr_median", 1),
         f"{cost:.2f}",
