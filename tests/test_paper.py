@@ -1,5 +1,6 @@
 """The paper's tables at their smallest, and what they are put together from."""
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.paper import systems, trained, training
 from benchmarks.paper.__main__ import TABLES, main
 from benchmarks.paper.signals import SOLIDS, sample, sources, split
-from benchmarks.paper.store import FORMAT, Finished, Store, key
+from benchmarks.paper.store import ABOUT, Finished, Store, key
 from benchmarks.paper.tables import Study, name_of, of_row, run_name, value
 from iga_core import Adjustment, adjust
 from iga_lab.errors import InputError
@@ -64,15 +65,18 @@ def test_a_second_call_runs_nothing_again_and_a_stopped_one_goes_on(smoke):
 
 
 def test_rates_are_kept_for_the_large_preset(smoke):
-    rates = json.loads((smoke / "rates.json").read_text())
-    assert rates["images"]["pe adam iga cosine"] == systems.RATES["pe"][1]
-    assert set(rates) == {"images", "shapes", "optimizers"}
+    rates = json.loads((smoke / "rates-images.json").read_text())
+    assert rates["pe adam iga cosine"] == systems.RATES["pe"][1]
+    assert all((smoke / f"rates-{name}.json").exists() for name in ("shapes", "optimizers"))
 
 
 def test_the_large_preset_asks_for_rates(tmp_path, capsys):
     arguments = ["images", "--preset", "full", "--output", str(tmp_path)]
-    assert main([*arguments, "--rates", str(tmp_path / "none.json")]) == 2
-    assert "rates: expected the rates.json" in capsys.readouterr().err
+    assert main([*arguments, "--rates", str(tmp_path)]) == 2
+    assert "rates: expected a folder with the rates-images.json" in capsys.readouterr().err
+    (tmp_path / "rates-images.json").write_text('{"pe adam plain cosine": 0.01}')
+    assert main([*arguments, "--rates", str(tmp_path)]) == 2
+    assert "got none for relu adam plain" in capsys.readouterr().err
 
 
 class TestStore:
@@ -98,8 +102,8 @@ class TestStore:
         assert all("someone" not in file.read_text() for file in tmp_path.glob("*.json"))
 
     def test_a_folder_of_another_format_is_refused(self, tmp_path):
-        (tmp_path / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
-        with pytest.raises(InputError, match=f"output: expected runs of format {FORMAT}"):
+        (tmp_path / "format.json").write_text(json.dumps(ABOUT | {"format": ABOUT["format"] + 1}))
+        with pytest.raises(InputError, match=r"expected runs of format 1.*, got format 2"):
             Store(tmp_path)
 
     def test_a_folder_of_other_files_is_refused(self, tmp_path):
@@ -123,15 +127,22 @@ class TestSignals:
         Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "whole.png")
         (tmp_path / "broken.png").write_bytes(b"no picture")
         with pytest.raises(InputError, match=r"got 'broken.png'.*--skip-broken"):
-            sources("image", str(tmp_path), (16, 16), skip=False)
-        assert list(sources("image", str(tmp_path), (16, 16), skip=True)) == ["whole"]
+            sources("image", str(tmp_path), (16, 16), skip=False, most=9)
+        assert list(sources("image", str(tmp_path), (16, 16), skip=True, most=9)) == ["whole"]
         assert "skipped broken.png" in capsys.readouterr().out
 
     def test_a_folder_without_any_is_refused(self, tmp_path):
         with pytest.raises(InputError, match=r"expected files ending in \.obj"):
-            sources("shape", str(tmp_path), (8, 8, 8), skip=False)
+            sources("shape", str(tmp_path), (8, 8, 8), skip=False, most=9)
         with pytest.raises(InputError, match="expected a folder"):
-            sources("shape", str(tmp_path / "none"), (8, 8, 8), skip=False)
+            sources("shape", str(tmp_path / "none"), (8, 8, 8), skip=False, most=9)
+
+    def test_an_upright_picture_stays_upright(self, tmp_path):
+        from PIL import Image
+
+        Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(tmp_path / "portrait.png")
+        assert sample(str(tmp_path / "portrait.png"), "image", (24, 16)).values.shape == (24, 16, 3)
+        assert sample("astronaut", "image", (24, 16)).values.shape == (16, 24, 3)
 
     def test_rates_are_chosen_on_a_signal_that_is_not_reported(self):
         assert split({"a": "", "b": "", "c": ""}, 1) == ("a", ["b"])
@@ -176,7 +187,7 @@ class TestFigures:
         assert of_row(self.runs(a=[1.0]), self.ROW, "step") == []
 
     def test_the_best_trial_gives_the_rate_and_a_diverged_one_never_does(self):
-        study = Study(*[None] * 6, {})
+        study = Study(None, "image", *[None] * 4, {})
         figures = {1.0: 20.0, 2.0: 30.0, 3.0: None}
         trials = [
             Finished(self.case(rate=rate), {"psnr_median": psnr}) for rate, psnr in figures.items()
@@ -246,6 +257,39 @@ def test_a_run_that_diverges_is_reported_as_that():
     assert np.isfinite(result["psnr_end"])
 
 
+def test_the_last_update_may_be_the_one_that_overflows():
+    preset = dataclasses.replace(systems.PRESETS["smoke"], steps=1)
+    row = systems.Row("pe", "plain", (1.0, 1.0, 1.0), optimizer="sgd")
+    signal = {"signal": "astronaut", "source": "astronaut", "digest": ""}
+    place = {"backend": "numpy", "device": "cpu", "tf32": False}
+    case = systems.described(preset, row, "image", signal, 1e30, "constant", 0, place)
+    result = training.run(case).result
+    assert result["status"] == "diverged"
+    assert np.isfinite(result["psnr_end"])
+
+
+def test_seeds_reach_the_batches_and_the_representatives():
+    preset = systems.PRESETS["smoke"]
+    row = systems.shape_rows(preset)[3]
+    assert row.method == "iga"
+    signal = {"signal": "torus", "source": "torus", "digest": ""}
+    place = {"backend": "numpy", "device": "cpu", "tf32": False}
+    made = []
+    for seed in (0, 1):
+        case = systems.described(preset, row, "shape", signal, 1e-3, "cosine", seed, place)
+        trainer = training.training(case, sample("torus", "shape", (12, 12, 12)))
+        trainer.step()
+        made.append((trainer._corrector.adjustment.seed, float(trainer.loss)))
+    assert [seed for seed, _ in made] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["optimizers", "end"])
+def test_a_table_without_the_network_says_which_it_has(tmp_path, capsys, name):
+    arguments = [name, "--preset", "smoke", "--network", "relu", "--output", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "network: expected some of this table's, pe, siren" in capsys.readouterr().err
+
+
 def test_the_command_names_a_broken_folder_and_writes_nothing(tmp_path, capsys):
     output = tmp_path / "out"
     arguments = ["images", "--preset", "smoke", "--data", str(tmp_path / "none")]
@@ -258,6 +302,7 @@ def test_a_folder_of_both_kinds_serves_both(tmp_path):
     from benchmarks.paper.__main__ import _data
 
     (tmp_path / "meshes").mkdir()
-    assert _data(str(tmp_path), "shape") == str(tmp_path / "meshes")
-    assert _data(str(tmp_path), "image") == str(tmp_path)
-    assert _data(None, "image") is None
+    assert _data(str(tmp_path), "shape", False) == str(tmp_path / "meshes")
+    assert _data(str(tmp_path), "image", False) == str(tmp_path)
+    assert _data(str(tmp_path), "image", True) is None
+    assert _data(None, "image", False) is None

@@ -298,3 +298,14 @@ def test_only_our_networks_fold():
 def test_one_point_has_no_variance():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         from_network(replace(NORMALISED[0], depth=1, fourier=None))(torch.zeros(1, 2))
+
+
+def test_a_diverged_network_is_restored_with_its_statistics():
+    run = trainer(NORMALISED[0], torch.float32, SGD(1e30), steps=9)
+    with pytest.raises(FloatingPointError):
+        _ = [run.step() for _ in range(9)]
+    run.restore()
+    statistics = run.network.statistics
+    assert all(torch.isfinite(part).all() for pair in statistics for part in pair)
+    assert torch.isfinite(run.predict()).all()
+    assert torch.isfinite(run.network.eval()(run._coords)).all()

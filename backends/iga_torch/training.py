@@ -160,10 +160,12 @@ class Trainer:
         return self.loss
 
     def restore(self) -> None:
-        """Go back to the parameters of the last finite loss."""
+        """Go back to the parameters of the last finite loss, with the statistics of all points."""
         for loss, parameters in reversed(self._evaluated):
             if math.isfinite(loss.item()):
                 _copy(parameters, self._trained)
+                if normalising(self.network) is not None:
+                    self.predict()
                 return
 
     @property

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.paper.signals import sample
 from benchmarks.paper.store import Finished
 from benchmarks.paper.systems import METHODS, NETWORKS, Row
 from benchmarks.paper.tables import of_row, value
+from iga_lab.shapes import surface, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,77 +28,86 @@ STYLES = {"sgd": ":", "adam": "-", "muon": "--"}
 
 def images(runs: Sequence[Finished], rows: Sequence[Row], signal: dict[str, str]) -> bytes:
     """Draw, for each network, PSNR over training under the cosine schedule, and pictures."""
-    networks = list(dict.fromkeys(row.network for row in rows))
-    methods = [m for m in METHODS if any(row.method == m for row in rows)]
-    count = len(networks)
-    figure = _figure(2.3 * (1 + len(methods)), 2.5 * count)
-    cells = figure.add_gridspec(count, 1 + len(methods), width_ratios=[1.35] + [1] * len(methods))
+    networks, methods = _axes_of(rows)
+    figure = _figure(2.2 * (2.4 + len(methods)), 2.3 * len(networks))
+    ratios = [1.4] + [1] * (1 + len(methods))
+    cells: Any = figure.subplots(
+        len(networks), 2 + len(methods), squeeze=False, gridspec_kw={"width_ratios": ratios}
+    )
     for line, network in enumerate(networks):
-        axes = figure.add_subplot(cells[line, 0])
+        curves, truth, *pictures = cells[line]
         for row in (row for row in rows if row.network == network):
-            _curve(axes, of_row(runs, row, "cosine"), row.method)
-        axes.set_ylabel(f"{NETWORKS[network]}\nPSNR (dB)")
-        axes.grid(alpha=0.3)
-        if line == 0:
-            axes.set_title("over training, cosine", fontsize=9)
-            axes.legend(fontsize=6, loc="lower right")
-        if line == count - 1:
-            axes.set_xlabel("step")
-        for column, method in enumerate(methods, 1):
-            shown = [
-                run
-                for row in rows
-                if (row.network, row.method) == (network, method)
-                for run in of_row(runs, row, "cosine")
-                if run.case["signal"] == signal["signal"] and run.case["seed"] == 0
-            ]
-            axes = figure.add_subplot(cells[line, column])
-            axes.set_axis_off()
-            if shown and shown[0].prediction is not None:
-                picture = np.clip(shown[0].prediction.astype(float), 0, 1)
-                axes.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray")
-                axes.set_title(
-                    f"{METHODS[method]}: {shown[0].result['psnr_end']:.1f} dB", fontsize=8
-                )
+            _curve(curves, of_row(runs, row, "cosine"), row.method)
+        curves.set_ylabel(f"{NETWORKS[network]}\nPSNR (dB)")
+        curves.grid(alpha=0.3)
+        for cell, method in zip(pictures, methods, strict=True):
+            run = _first(runs, rows, network, method, signal)
+            cell.set_axis_off()
+            if run is None or run.prediction is None:
+                continue
+            _picture(cell, run.prediction, f"{METHODS[method]}: {run.result['psnr_end']:.1f} dB")
+            _picture(truth, _truth(run), "truth")
+        truth.set_axis_off()
+    cells[0, 0].set_title("over training, cosine", fontsize=9)
+    cells[0, 0].legend(fontsize=6, loc="lower right")
+    cells[-1, 0].set_xlabel("step")
     return _png(figure)
 
 
 def shapes(runs: Sequence[Finished], rows: Sequence[Row], signal: dict[str, str]) -> bytes:
-    """Draw the surfaces of one solid, truth first, from one side."""
-    from benchmarks.paper.signals import sample
-    from iga_lab.shapes import surface, views
-
-    def show(cell: "Axes", values: Any, title: str) -> None:
-        cell.set_title(title, fontsize=9)
-        if values.max() > 0.5 > values.min():
-            brightness, opacity = np.moveaxis(views(surface(values), VIEW)[0], -1, 0)
-            cell.imshow(brightness * opacity + 1 - opacity, cmap="gray", vmin=0, vmax=1)
-
-    networks = list(dict.fromkeys(row.network for row in rows))
-    methods = [m for m in METHODS if any(row.method == m for row in rows)]
+    """Draw the surfaces of one solid, truth first, from the front."""
+    networks, methods = _axes_of(rows)
     figure = _figure(2.5 * (1 + len(methods)), 2.7 * len(networks))
-    axes: Any = figure.subplots(len(networks), 1 + len(methods), squeeze=False)
-    for cell in axes.flat:
-        cell.set_axis_off()
+    cells: Any = figure.subplots(len(networks), 1 + len(methods), squeeze=False)
     for line, network in enumerate(networks):
-        for column, method in enumerate(methods, 1):
-            found = [
-                run
-                for row in rows
-                if (row.network, row.method) == (network, method)
-                for run in of_row(runs, row, "cosine")
-                if run.case["signal"] == signal["signal"] and run.case["seed"] == 0
-            ]
-            if not found or found[0].prediction is None:
+        truth, *solids = cells[line]
+        for cell, method in zip(solids, methods, strict=True):
+            run = _first(runs, rows, network, method, signal)
+            cell.set_axis_off()
+            if run is None or run.prediction is None:
                 continue
-            case = found[0].case
-            if column == 1:
-                truth = sample(case["source"], "shape", tuple(case["size"]))
-                show(axes[line, 0], truth.values[..., 0], f"{NETWORKS[network]}: truth")
-            prediction = found[0].prediction[..., 0].astype(float)
-            label = f"{METHODS[method]}: IoU {found[0].result['iou']:.3f}"
-            show(axes[line, column], prediction, label)
+            _solid(cell, run.prediction, f"{METHODS[method]}: IoU {run.result['iou']:.3f}")
+            _solid(truth, _truth(run), f"{NETWORKS[network]}: truth")
+        truth.set_axis_off()
     return _png(figure)
+
+
+def _axes_of(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return the networks and the methods of some rows, in a table's order."""
+    methods = [method for method in METHODS if any(row.method == method for row in rows)]
+    return list(dict.fromkeys(row.network for row in rows)), methods
+
+
+def _first(
+    runs: Sequence[Finished], rows: Sequence[Row], network: str, method: str, signal: dict[str, str]
+) -> Finished | None:
+    """Return the run of a cell on one signal, under the cosine schedule, of the first seed."""
+    found = (
+        run
+        for row in rows
+        if (row.network, row.method) == (network, method)
+        for run in of_row(runs, row, "cosine")
+        if run.case["signal"] == signal["signal"] and run.case["seed"] == 0
+    )
+    return next(found, None)
+
+
+def _truth(run: Finished) -> Any:
+    return sample(run.case["source"], run.case["kind"], tuple(run.case["size"])).values
+
+
+def _picture(axes: "Axes", values: Any, title: str) -> None:
+    picture = np.clip(values.astype(float), 0, 1)
+    axes.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
+    axes.set_title(title, fontsize=8)
+
+
+def _solid(axes: "Axes", values: Any, title: str) -> None:
+    axes.set_title(title, fontsize=9)
+    volume = values[..., 0].astype(float)
+    if volume.max() > 0.5 > volume.min():
+        brightness, opacity = np.moveaxis(views(surface(volume), VIEW)[0], -1, 0)
+        axes.imshow(brightness * opacity + 1 - opacity, cmap="gray", vmin=0, vmax=1)
 
 
 def optimizers(runs: Sequence[Finished], rows: Sequence[Row]) -> bytes:

@@ -93,3 +93,9 @@ SHAPE_SETTINGS: dict[Row, dict[str, float]] = {
 layers of 256. BN takes batches of 200,000 voxels and, with PE, 2e-3 too. `end` with IGA is that of
 the first shape; others have 7 and 13 with PE, 8 to 14 with SIREN. FR: 256 low and 256 high
 frequencies, 8 phases."""
+
+FOURIER: dict[str, dict[str, int]] = {
+    "image": {"low": 128, "high": 128, "phases": 32},
+    "shape": {"low": 256, "high": 256, "phases": 8},
+}
+"""`CODE`: of FR, by the kind of signal."""

@@ -13,10 +13,11 @@ from benchmarks.paper.tables import Rates
 CASE_COLUMNS = (
     "signal", "digest", "size", "network", "method", "adjustment", "control", "optimizer",
     "schedule", "rate", "seed", "steps", "width", "patch", "blocks", "batch", "backend", "device",
+    "tf32",
 )  # fmt: skip
 RESULT_COLUMNS = (
     "status", "psnr_median", "psnr_lowest", "psnr_max", "psnr_end", "ssim", "bands", "iou",
-    "iou_median", "iou_max", "chamfer", "seconds",
+    "ms_ssim", "iou_median", "iou_max", "chamfer", "chamfer_squared", "seconds",
 )  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def labels(network: str, method: str) -> tuple[str, str]:
 
 
 def as_csv(trials: Iterable[Finished], reports: Iterable[Finished]) -> str:
-    """Return a line for every run, trials first; lists as JSON-like text."""
+    """Return a line for every run, trials first; lists as numbers with spaces between."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", *CASE_COLUMNS, *RESULT_COLUMNS])

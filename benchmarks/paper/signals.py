@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.shapes import MESHES, load_mesh, occupancy
+from iga_lab.pictures import photographs, read_picture
+from iga_lab.shapes import MESHES
 from iga_lab.signals import coordinates, load
 
 Kind = Literal["image", "shape"]
 
 IMAGES = ("astronaut", "coffee", "chelsea")
 """Of scikit-image, in the order in which they are used: the first one is tuned on."""
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+ENDINGS: dict[Kind, tuple[str, ...]] = {
+    "image": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"),
+    "shape": MESHES,
+}
+"""Of the files that are meant in a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,21 +50,30 @@ class Sample:
         return hashlib.sha256(self.values.astype(np.float32).tobytes()).hexdigest()[:12]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def sample(source: str, kind: Kind, size: tuple[int, ...]) -> Sample:
-    """Load a signal; `source` is a file, or one of the names that need none."""
-    if kind == "image":
-        width, height = size
-        values = load(source, (width, None if height == width else height)).values
-    elif source in SOLIDS:
+    """Load a signal; `source` is a file, or one of the names that need none.
+
+    A picture that is higher than wide is brought to the size the other way round.
+    """
+    if source in SOLIDS:
         x, y, z = (coordinates(size)[:, k].reshape(size) for k in range(3))
         values = SOLIDS[source](x, y, z)[..., None].astype(np.float64)
+    elif kind == "shape" or size[0] == size[1]:
+        values = load(source, (size[0], None)).values
     else:
-        values = occupancy(load_mesh(source), size[0])[..., None].astype(np.float64)
+        values = load(source, size[::-1] if _is_upright(source) else size).values
     return Sample(kind, coordinates(values.shape[:-1]), values)
 
 
-def sources(kind: Kind, data: str | None, size: tuple[int, ...], skip: bool) -> dict[str, str]:
+def _is_upright(source: str) -> bool:
+    pixels, _ = read_picture(photographs().get(source, Path(source)))
+    return bool(pixels.shape[0] > pixels.shape[1])
+
+
+def sources(
+    kind: Kind, data: str | None, size: tuple[int, ...], skip: bool, most: int
+) -> dict[str, str]:
     """Return the signals to be used by name, each of which can be loaded.
 
     Parameters
@@ -72,6 +86,8 @@ def sources(kind: Kind, data: str | None, size: tuple[int, ...], skip: bool) -> 
         To load them at.
     skip : bool
         Leave broken files out, and say so, instead of raising.
+    most : int
+        How many are wanted, the first by name.
 
     Raises
     ------
@@ -79,12 +95,15 @@ def sources(kind: Kind, data: str | None, size: tuple[int, ...], skip: bool) -> 
         If the folder has none, or a broken one.
     """
     if data is None:
-        return {name: name for name in (IMAGES if kind == "image" else SOLIDS)}
-    folder, endings = Path(data), PICTURES if kind == "image" else MESHES
+        names = list(IMAGES if kind == "image" else SOLIDS)
+        return {name: name for name in names[:most]}
+    folder = Path(data)
     if not folder.is_dir():
         raise InputError(f"data: expected a folder, got {data!r}; name the one of the files")
-    found = {}
-    for file in sorted(f for f in folder.iterdir() if f.suffix.lower() in endings):
+    found: dict[str, str] = {}
+    for file in files(kind, folder):
+        if len(found) == most:
+            break
         try:
             sample(str(file), kind, size)
         except InputError as error:
@@ -95,13 +114,18 @@ def sources(kind: Kind, data: str | None, size: tuple[int, ...], skip: bool) -> 
                 ) from None
             print(f"skipped {file.name}: {error}")
             continue
-        found[file.stem] = str(file.resolve())
+        found[file.name if file.stem in found else file.stem] = str(file.resolve())
     if not found:
         raise InputError(
-            f"data: expected files ending in {', '.join(endings)}, got none in {data!r}; "
+            f"data: expected files ending in {', '.join(ENDINGS[kind])}, got none in {data!r}; "
             "name another folder"
         )
     return found
+
+
+def files(kind: Kind, folder: Path) -> list[Path]:
+    """Return the files of a folder that may hold such signals, by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS[kind])
 
 
 def _gyroid(

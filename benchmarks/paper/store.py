@@ -1,6 +1,5 @@
 """Finished runs, one file each, found again by what was run."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -8,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from iga_lab.errors import InputError
 
 FORMAT = 1
 """Of the files; raised when runs of an older format must not be mixed with new ones."""
+ABOUT = {"format": FORMAT, "iga-core": version("iga-core")}
+"""What all runs of a folder have in common."""
 
 LABELS = ("signal", "source", "method")
 """Of a description: what a table calls a run, which has no part in what is computed."""
@@ -71,16 +73,16 @@ class Store:
                         f"output: expected a folder of runs, got {str(folder)!r} with other "
                         "files; name another one with --output"
                     )
-                _write_new(about, json.dumps({"format": FORMAT}).encode())
-            found = json.loads(about.read_text()).get("format")
-        except (OSError, ValueError, AttributeError) as error:
+                _write_new(about, json.dumps(ABOUT).encode())
+            found = json.loads(about.read_text())
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"output: expected a folder of runs, got {str(folder)!r} ({error}); "
                 "name another one with --output"
             ) from None
-        if found != FORMAT:
+        if found != ABOUT:
             raise InputError(
-                f"output: expected runs of format {FORMAT}, got format {found} in "
+                f"output: expected runs of {_words(ABOUT)}, got {_words(found)} in "
                 f"{str(folder)!r}; name another folder with --output"
             )
 
@@ -106,7 +108,7 @@ class Store:
         path = self._path(finished.case)
         if finished.prediction is not None:
             _write_new(path.with_suffix(".npy"), _npy(finished.prediction))
-        about = {k: v for k, v in finished.case.items() if k != "source"}
+        about = _without(finished.case, ("source",))
         content = {"case": about, "result": finished.result, "environment": environment()}
         _write_new(path, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -119,12 +121,23 @@ class Store:
         return self.folder / f"{key(case)}.json"
 
 
+def _words(about: Any) -> str:
+    pairs = about.items() if isinstance(about, dict) else []
+    return ", ".join(f"{name} {value}" for name, value in pairs) or "nothing known"
+
+
 def key(case: Description) -> str:
     """Return a file name that belongs to this description alone."""
-    text = json.dumps({k: v for k, v in case.items() if k not in LABELS}, sort_keys=True)
+    text = json.dumps(_without(case, LABELS), sort_keys=True)
     words = [str(case[k]) for k in ("task", "network", "optimizer") if case.get(k)]
     readable = re.sub(r"[^a-z0-9+]+", "-", " ".join(words).lower()).strip("-")
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _without(case: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(case, dict):
+        return {k: _without(v, names) for k, v in case.items() if k not in names}
+    return case
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -138,7 +151,11 @@ def _write_new(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_bytes(content)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # there are file systems without hard links
+        if not path.exists():
+            temporary.rename(path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)

@@ -8,8 +8,7 @@ from benchmarks.paper import drawing
 from benchmarks.paper.report import Output, as_csv, heading, labels, markdown
 from benchmarks.paper.store import Finished
 from benchmarks.paper.systems import Preset, Row, groupwise, image_row, settings
-from benchmarks.paper.tables import Study, name_of, of_row, value
-from benchmarks.paper.trained import _image_sizes
+from benchmarks.paper.tables import Study, image_sizes, name_of, of_row, value, within
 
 SWEPT = ("pe", "siren")
 BASES = ("plain", "iga", "groupwise")
@@ -50,11 +49,11 @@ def groups(study: Study, command: str, networks: Sequence[str]) -> Output:
         for base in ("iga", "groupwise"):
             for patch in (preset.patch // 2, preset.patch, preset.patch * 2):
                 count = _groups(dataclasses.replace(preset, patch=patch))
-                made = settings(end=min(preset.end, count // 2))
-                if base == "groupwise":
-                    made = groupwise(count // 2)
+                equalised = min(preset.end, count // 2) if base == "iga" else count // 2
+                made = settings(end=equalised) if base == "iga" else groupwise(equalised)
                 row = _row(study, network, base, f"{base} patch {patch}", made, patch=patch)
-                found.append(Setting(row, base, patch**2, f"{patch} x {patch}, {count} groups"))
+                label = f"{patch} x {patch}, {count} groups, end {equalised}"
+                found.append(Setting(row, base, patch**2, label))
     title = "How large a group is"
     return _swept_table(study, command, found, title, "group (points)", networks)
 
@@ -68,6 +67,7 @@ def sampling(study: Study, command: str, networks: Sequence[str]) -> Output:
         "random, 1, points": ("iga", {"sampling": "random"}, ""),
         "random, 2, points": ("iga", {"sampling": "random", "samples": 2}, ""),
         "random, 8, points": ("iga", {"sampling": "random", "samples": 8}, ""),
+        "all, points": ("iga", {"sampling": "random", "samples": preset.patch**2}, ""),
         "largest, 1, mean": ("iga", {"reach": "mean"}, ""),
         "random, 2, mean": ("iga", {"sampling": "random", "samples": 2, "reach": "mean"}, ""),
         "random, 8, mean": ("iga", {"sampling": "random", "samples": 8, "reach": "mean"}, ""),
@@ -84,7 +84,14 @@ def sampling(study: Study, command: str, networks: Sequence[str]) -> Output:
             row = _row(study, network, base, label, settings(**standard | changes))
             found.append(Setting(dataclasses.replace(row, control=control), base, k, label))
     title = "Which points speak for a group, and does the eNTK matter"
-    return _swept_table(study, command, found, title, "sampling, samples, reach", networks)
+    remark = (
+        "All, points: the kernel of whole groups, which is in effect that of the authors' code. "
+        "Random vectors: orthonormal, with the eNTK's own gains at every step; the vectors alone "
+        "differ. Random kernel: a Gram matrix of random features, with its own gains. Both are "
+        "drawn once a run."
+    )
+    axis = "sampling, samples, reach"
+    return _swept_table(study, command, found, title, axis, networks, remark)
 
 
 def _swept_table(
@@ -94,12 +101,14 @@ def _swept_table(
     title: str,
     axis: str,
     networks: Sequence[str],
+    remark: str = "",
 ) -> Output:
     bases = [image_row(study.preset, n, base) for n in _swept(networks) for base in BASES]
-    trials = study.trials(bases, [SCHEDULE])
+    controls = [setting.row for setting in found if setting.row.control]
+    trials = study.trials([*bases, *controls], [SCHEDULE])
     rates = study.chosen(trials)
     plain = [row for row in bases if row.method == "plain"]
-    for setting in found:
+    for setting in (setting for setting in found if not setting.row.control):
         base = image_row(study.preset, setting.row.network, setting.base)
         rates[name_of(setting.row, SCHEDULE)] = rates[name_of(base, SCHEDULE)]
     rows = [*plain, *(setting.row for setting in found)]
@@ -107,11 +116,12 @@ def _swept_table(
     lines = heading(
         title,
         command,
-        f"{_image_sizes(study.preset)}, cosine. PSNR in dB, median of the last 100 steps, and the "
+        f"{image_sizes(study.preset)}, cosine. PSNR in dB, median of the last 100 steps, and the "
         "lowest of them: the mean over "
         f"{' and '.join(signal['signal'] for signal in study.reported)} of the median over "
         f"{study.preset.seeds} seeds, ± half of the range over seeds. Learning rates are those "
-        "chosen for plain, IGA and group-wise IGA in the table `images`; nothing is tuned here.",
+        "chosen for plain, IGA and group-wise IGA in the table `images`; controls choose their own "
+        "of the same three. " + remark,
     )
     table = [_line(runs, plain, setting) for setting in found]
     lines += markdown(["network", "method", axis, "median of last 100", "gain", "lowest"], table)
@@ -153,4 +163,4 @@ def _groups(preset: Preset) -> int:
 
 
 def _swept(networks: Sequence[str]) -> list[str]:
-    return [network for network in SWEPT if network in networks]
+    return within(networks, SWEPT)

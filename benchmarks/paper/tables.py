@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from benchmarks.paper.pool import Runs
 from benchmarks.paper.signals import Kind, sample, sources, split
 from benchmarks.paper.store import Description, Finished
 from benchmarks.paper.systems import Preset, Row, described
+from iga_lab.errors import InputError
 
 Rates = dict[str, float]
 """Chosen learning rate by "network optimizer method schedule"."""
@@ -34,7 +35,7 @@ class Study:
     reported : tuple of dict
         Those of the signals reported.
     given : dict of str to float
-        Rates that were chosen before, by `name_of`; where one is given, none is tried.
+        Rates that were chosen before, by `name_of`; where there are any, none is tried.
     """
 
     preset: Preset
@@ -49,14 +50,19 @@ class Study:
         """Describe one run."""
         return described(self.preset, row, self.kind, signal, rate, schedule, seed, self.place)
 
-    def trials(self, rows: Sequence[Row], schedules: Iterable[str]) -> list[Finished]:
+    def trials(self, rows: Sequence[Row], schedules: Collection[str]) -> list[Finished]:
         """Try the learning rates of all rows, on the one signal and seed."""
+        missing = [row.name for row in rows for s in schedules if name_of(row, s) not in self.given]
+        if self.given and missing:
+            raise InputError(
+                f"rates: expected one for every row, got none for {', '.join(missing)}; run the "
+                "preset small without --network first"
+            )
         return self.runs([
             self.case(row, self.tuned, rate, schedule, 0)
             for schedule in schedules
             for row in rows
-            if name_of(row, schedule) not in self.given
-            for rate in self._rates(row)
+            for rate in ([] if self.given else self._rates(row))
         ])  # fmt: skip
 
     def reports(
@@ -72,12 +78,13 @@ class Study:
         ])  # fmt: skip
 
     def chosen(self, trials: Sequence[Finished]) -> Rates:
-        """Return the rate of the best trial of each row: by PSNR, median of the last 100 steps."""
+        """Return the rate of the best trial of each row, by the median of the last 100 steps."""
+        measure = "psnr_median" if self.kind == "image" else "iou_median"
         found = dict(self.given)
         best: dict[str, float] = {}
         for run in trials:
             name = run_name(run.case)
-            value = run.result["psnr_median"]
+            value = run.result[measure]
             value = float("-inf") if value is None else value
             if name not in best or value > best[name]:
                 best[name], found[name] = value, run.case["rate"]
@@ -102,12 +109,13 @@ def study(
 ) -> Study:
     """Find the signals; see `sources` and `Study`."""
     size = tuple(preset.image) if kind == "image" else (preset.solid,) * 3
-    found = sources(kind, data, size, skip)
+    wanted = preset.reported if most is None else most
+    found = sources(kind, data, size, skip, 1 + wanted)
     signals = {
         name: {"signal": name, "source": source, "digest": sample(source, kind, size).digest}
         for name, source in found.items()
     }
-    tuned, reported = split(found, preset.reported if most is None else most)
+    tuned, reported = split(found, wanted)
     return Study(
         preset, kind, runs, place, signals[tuned], tuple(signals[n] for n in reported), given
     )
@@ -170,3 +178,42 @@ def of_row(runs: Iterable[Finished], row: Row, schedule: str) -> list[Finished]:
 def with_steps(study_: Study, steps: int) -> Study:
     """Return the same study with another number of steps."""
     return dataclasses.replace(study_, preset=dataclasses.replace(study_.preset, steps=steps))
+
+
+def tuning(study_: Study) -> str:
+    """Say how the learning rates were chosen, and what the figures are taken over."""
+    preset = study_.preset
+    reported = " and ".join(signal["signal"] for signal in study_.reported)
+    seeds = "one seed" if preset.seeds == 1 else f"{preset.seeds} seeds"
+    rates = (
+        "Learning rates are those that the preset small chose."
+        if study_.given
+        else f"Every method has the same number of steps and seeds and tries {preset.trials} "
+        f"learning rates, on {study_.tuned['signal']} with one seed; the best by the median of the "
+        "last 100 steps is in the table, ↓ and ↑ where it is the lowest or highest tried."
+    )
+    return (
+        f"{rates} Reported on {reported}: the mean over signals of the median over {seeds}, "
+        "± half of the range over seeds."
+    )
+
+
+def image_sizes(preset: Preset) -> str:
+    """Say what is trained on what."""
+    width, height = preset.image
+    count = (width // preset.patch) * (height // preset.patch)
+    return (
+        f"Photographs at {width} x {height}, patch {preset.patch} ({count} groups), "
+        f"{preset.depth} hidden layers of {preset.width}, {preset.steps:,} steps"
+    )
+
+
+def within(networks: Sequence[str], table: Sequence[str]) -> list[str]:
+    """Return the networks of a table that are asked for, or raise if there is none."""
+    found = [network for network in table if network in networks]
+    if not found:
+        raise InputError(
+            f"network: expected some of this table's, {', '.join(table)}, got "
+            f"{', '.join(networks)}; name one of them"
+        )
+    return found

@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -41,7 +42,10 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "muon": Muon}
 LAST = 100
 POINTS_OF_A_CURVE = 200
 TIMED_ROUNDS = 60
-CHAMFER_SAMPLES = 30_000
+CHAMFER_SAMPLES = 100_000
+HARMLESS_RATE = 1e-9
+ACCELERATOR_BLOCK = 100
+"""Steps between two looks at their losses, for which an accelerator would have to wait."""
 
 
 def run(case: Description) -> Finished:
@@ -51,28 +55,24 @@ def run(case: Description) -> Finished:
     """
     data = sample(case["source"], case["kind"], tuple(case["size"]))
     trainer = training(case, data)
+    looks = _looks(case["steps"]) if data.kind == "shape" else set()
     losses: list[float] = []
     seconds: list[float] = []
     overlaps: dict[int, float] = {}
-    looks = _looks(case["steps"]) if data.kind == "shape" else set()
-    clock = time.process_time if case["device"] == "cpu" else time.perf_counter
     with _control(case):
-        try:
-            for _ in range(case["steps"]):
-                started = clock()
-                losses.append(float(trainer.step()))
-                seconds.append(clock() - started)
-                if not math.isfinite(losses[-1]):
-                    losses.pop()
-                    break
-                if len(losses) in looks:
-                    overlaps[len(losses)] = _overlap(data, _prediction(trainer, data))
-        except FloatingPointError:
-            pass
-    stopped = len(losses) < case["steps"]
+        for steps in _blocks(case, looks):
+            seen, spent = _taken(case, trainer, steps)
+            losses += seen
+            seconds += [spent / steps] * len(seen)
+            if len(seen) < steps:
+                break
+            if len(losses) in looks:
+                overlaps[len(losses)] = _overlap(data, _prediction(trainer, data))
+    prediction = _prediction(trainer, data)
+    stopped = len(losses) < case["steps"] or not np.all(np.isfinite(prediction))
     if stopped:
         trainer.restore()
-    prediction = _prediction(trainer, data)
+        prediction = _prediction(trainer, data)
     psnr = metrics.psnr(np.asarray(losses))
     result = {
         "status": "diverged" if stopped else "finished",
@@ -85,21 +85,48 @@ def run(case: Description) -> Finished:
         "curve": _thinned(psnr, seconds),
         **_measures(data, prediction),
     }
-    if overlaps:
+    if looks:
         late = [iou for step, iou in overlaps.items() if step > case["steps"] - LAST]
         result["iou_median"] = None if stopped else float(np.median(late))
-        result["iou_max"] = max(overlaps.values())
+        result["iou_max"] = max(overlaps.values(), default=None)
     return Finished(case, result, prediction.astype(np.float16))
+
+
+def _taken(case: Description, trainer: Training, steps: int) -> tuple[list[float], float]:
+    """Take some steps; their losses, up to where one is not finite, and the seconds of all."""
+    clock = clock_of(case)
+    started, losses = clock(), []
+    with contextlib.suppress(FloatingPointError):
+        for _ in range(steps):
+            losses.append(trainer.step())
+    found = [float(loss) for loss in losses]  # waits for an accelerator, once for all
+    spent = clock() - started
+    finite = next((k for k, loss in enumerate(found) if not math.isfinite(loss)), len(found))
+    return found[:finite], spent
+
+
+def _blocks(case: Description, looks: set[int]) -> Iterator[int]:
+    """Yield numbers of steps that are taken without a look in between."""
+    block = 1 if case["device"] == "cpu" else ACCELERATOR_BLOCK
+    ends = sorted({*range(block, case["steps"], block), *looks, case["steps"]})
+    for start, end in itertools.pairwise([0, *ends]):
+        yield end - start
+
+
+def clock_of(case: Description) -> Callable[[], float]:
+    """Return the clock of a run: processor time, which other runs do not stretch, on a CPU."""
+    return time.process_time if case["device"] == "cpu" else time.perf_counter
 
 
 def training(case: Description, data: Sample) -> Training:
     """Make the trainer of a case, on its backend and device."""
     arguments: dict[str, Any] = {
         "grouping": _grouping(case, data.values.shape[:-1]),
-        "adjustment": None if case["adjustment"] is None else Adjustment(**case["adjustment"]),
+        "adjustment": _adjustment(case),
         "optimizer": OPTIMIZERS[case["optimizer"]](case["rate"], case["schedule"]),
         "steps": case["steps"],
         "batch": case["batch"],
+        "seed": case["seed"],
     }
     coords = data.coords.astype(np.float32)
     targets = data.values.reshape(len(coords), -1).astype(np.float32)
@@ -112,6 +139,8 @@ def training(case: Description, data: Sample) -> Training:
     from iga_torch import from_network
 
     torch.backends.cuda.matmul.allow_tf32 = bool(case["tf32"])
+    if case["batch"] is None:
+        arguments["columns"] = arguments["grouping"].points  # in one piece, as the paper has it
     place = torch.device(case["device"])
     return TorchTrainer(
         from_network(network(case, data), case["seed"], torch.float32, place),
@@ -119,6 +148,11 @@ def training(case: Description, data: Sample) -> Training:
         torch.from_numpy(targets).to(place),
         **arguments,
     )
+
+
+def _adjustment(case: Description) -> Adjustment | None:
+    given = case["adjustment"]
+    return None if given is None else Adjustment(**given, seed=case["seed"])
 
 
 def network(case: Description, data: Sample) -> Network:
@@ -138,12 +172,13 @@ def network(case: Description, data: Sample) -> Network:
 def _looks(steps: int) -> set[int]:
     """Return the steps after which the whole signal is looked at."""
     late = range(max(1, steps - LAST + 1), steps + 1)
-    early = range(steps // 20, steps, max(1, steps // 20))
-    return {*early, *late[:: max(1, len(late) // 10)], steps}
+    early = range(steps // 20, steps - LAST, max(1, steps // 20))
+    return {*early, *late[:: -max(1, len(late) // 10)]}
 
 
 def _prediction(trainer: Training, data: Sample) -> NDArray[np.float64]:
-    return to_host(trainer.predict()).astype(np.float64).reshape(data.values.shape)
+    with np.errstate(all="ignore"):  # what is not finite is seen by the caller
+        return to_host(trainer.predict()).astype(np.float64).reshape(data.values.shape)
 
 
 def _overlap(data: Sample, prediction: NDArray[np.float64]) -> float:
@@ -167,15 +202,18 @@ def _thinned(psnr: NDArray[np.float64], seconds: list[float]) -> list[list[float
 def _measures(data: Sample, prediction: NDArray[np.float64]) -> dict[str, Any]:
     if data.kind == "shape":
         found: dict[str, Any] = {"iou": _overlap(data, prediction)}
-        distance = None
         with contextlib.suppress(InputError):  # an empty prediction has no surface
-            distance = metrics.chamfer(
-                surface(prediction[..., 0]), surface(data.values[..., 0]), CHAMFER_SAMPLES
-            )
-        found["chamfer"] = None if distance is None else distance.plain
+            made, truth = surface(prediction[..., 0]), surface(data.values[..., 0])
+            distance = metrics.chamfer(made, truth, CHAMFER_SAMPLES)
+            floor = metrics.chamfer(truth, truth, CHAMFER_SAMPLES)
+            found |= {"chamfer": distance.plain, "chamfer_squared": distance.squared}
+            found |= {"chamfer_floor": floor.plain}
         return found
     bands = band_errors(prediction, data.values).tolist()
-    return {"ssim": metrics.ssim(prediction, data.values), "bands": bands, "fine": bands[-1]}
+    found = {"ssim": metrics.ssim(prediction, data.values), "bands": bands, "fine": bands[-1]}
+    if min(data.values.shape[:2]) >= metrics.MS_SSIM_SIDE:
+        found["ms_ssim"] = metrics.ms_ssim(prediction, data.values)
+    return found
 
 
 @contextlib.contextmanager
@@ -195,14 +233,20 @@ def _random(seed: int, n: int) -> NDArray[np.float64]:
     return np.random.default_rng([seed, n]).normal(size=(n, n))
 
 
+@functools.cache
+def _orthonormal(seed: int, n: int, count: int) -> NDArray[np.float64]:
+    return np.ascontiguousarray(np.linalg.qr(_random(seed, n))[0][:, :count])
+
+
 def random_vectors(
     make: Any, seed: int, kernel: Any, adjustment: Adjustment, state: Any
 ) -> tuple[SpectralTransform, AdjustmentState]:
     """Keep the kernel's gains and give them to random orthonormal vectors, the same all along."""
     transform, state = make(kernel, adjustment, state)
-    vectors = np.linalg.qr(_random(seed, kernel.shape[0]))[0][:, : transform.vectors.shape[1]]
-    vectors = _like(kernel, np.ascontiguousarray(vectors))
-    return SpectralTransform(transform.eigenvalues, vectors, transform.weights), state
+    vectors = _orthonormal(seed, *transform.vectors.shape)
+    return SpectralTransform(
+        transform.eigenvalues, _like(kernel, vectors), transform.weights
+    ), state
 
 
 def random_kernel(
@@ -225,11 +269,16 @@ CONTROLS = {"vectors": random_vectors, "kernel": random_kernel}
 
 
 def seconds_a_step(case: Description) -> Finished:
-    """Time the steps of some cases in turn; the result has the median seconds of each."""
-    steps = {}
+    """Time the steps of some cases in turn; the result has the median seconds of each.
+
+    At a rate that moves nothing: a step costs the same, and none diverges.
+    """
+    steps: dict[str, Callable[[], object]] = {}
     for name, one in case["cases"].items():
         data = sample(one["source"], one["kind"], tuple(one["size"]))
-        steps[name] = training(one, data).step
-    rounds = min(TIMED_ROUNDS, min(one["steps"] for one in case["cases"].values()))
-    seconds = alternate(steps, rounds, time.process_time)
+        trainer = training({**one, "rate": HARMLESS_RATE}, data)
+        steps[name] = functools.partial(_taken, one, trainer, 1)
+    first = next(iter(case["cases"].values()))
+    rounds = min(TIMED_ROUNDS, first["steps"] - 1)
+    seconds = alternate(steps, rounds, clock_of(first))
     return Finished(case, {name: float(np.median(s)) for name, s in seconds.items()})
