@@ -331,3 +331,9 @@ def test_damaged_signals_of_models(fitted):
     ):  # fmt: skip
         save_file(arrays, model, metadata | {"signal": json.dumps(good | bad)})
         assert "damaged" in refuse("render", model)
+
+
+@pytest.mark.parametrize(("rate", "noted"), [((), True), (("--learning-rate", 1e-3), False)])
+def test_fr_at_a_rate_that_nobody_chose_is_noted(rate, noted):
+    _, outcome = fit("function", "--method", "fr", *rate)
+    assert ("fr: trained at the learning rate" in outcome.output) is noted

@@ -155,9 +155,9 @@ def table(results: Sequence[Result], command: str) -> str:
     ]
     lines += [
         fill(
-            "SIREN's rate, first layer and number of eigenvalues are those, of several tried, at "
-            "which the adjustment gains; with seven eigenvalues, or higher frequencies, it gained "
-            "nothing or lost in trials of one seed."
+            "Rates are not tuned: one for all methods. SIREN's rate, first layer and number of "
+            "eigenvalues are those, of several tried, at which the adjustment gains; with seven "
+            "eigenvalues, or higher frequencies, it gained nothing or lost in trials of one seed."
         ),
         "",
     ]
@@ -221,6 +221,7 @@ def _biases(sines: Sequence[Result]) -> Iterator[str]:
             f"{NETWORKS[network]}, the highest frequency ends with a smaller error than in plain "
             f"training from the same start: {'; '.join(won)}. Its error grows from group size to "
             f"size: {_judged(medians, 1)}."
+            + (" Its settings were chosen so, see above." if network == "siren" else "")
         )
 
 

@@ -55,7 +55,7 @@ def images(study: Study, command: str, networks: Sequence[str]) -> Output:
         command,
         f"{image_sizes(preset)}. PSNR in dB of the unclipped output; SSIM and fine at the "
         "end: fine is the relative error of all frequencies above a quarter of a cycle a pixel; s: "
-        "seconds of training on one core. IGA: the paper's settings (largest cotangent, one "
+        "processor seconds of training. IGA: the paper's settings (largest cotangent, one "
         f"sample, reach points), end {preset.end}. Group-wise IGA: random sampling, two samples, "
         f"reach mean, end {preset.half}, half of the groups.",
         tuning(study),

@@ -89,7 +89,8 @@ def run(case: Description) -> Finished:
         late = [iou for step, iou in overlaps.items() if step > case["steps"] - LAST]
         result["iou_median"] = None if stopped else float(np.median(late))
         result["iou_max"] = max(overlaps.values(), default=None)
-    return Finished(case, result, prediction.astype(np.float16))
+    largest = float(np.finfo(np.float16).max)
+    return Finished(case, result, np.clip(prediction, -largest, largest).astype(np.float16))
 
 
 def _taken(case: Description, trainer: Training, steps: int) -> tuple[list[float], float]:
