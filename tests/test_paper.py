@@ -268,6 +268,30 @@ def test_the_last_update_may_be_the_one_that_overflows():
     assert np.isfinite(result["psnr_end"])
 
 
+@pytest.mark.parametrize("kind", ["image", "shape"])
+@pytest.mark.parametrize("control", ["", "vectors", "kernel"])
+def test_both_backends_give_a_run_the_same_figures(kind, control):
+    pytest.importorskip("torch")
+    preset = systems.PRESETS["smoke"]
+    rows = systems.image_rows(preset) if kind == "image" else systems.shape_rows(preset)
+    row = dataclasses.replace(next(r for r in rows if r.method == "iga"), control=control)
+    source = "astronaut" if kind == "image" else "torus"
+    signal = {"signal": source, "source": source, "digest": ""}
+    found = []
+    for backend in ("numpy", "torch"):
+        place = {"backend": backend, "device": "cpu", "tf32": False}
+        case = systems.described(preset, row, kind, signal, 1e-3, "cosine", 0, place)
+        found.append(training.run(case).result)
+    for name in ("psnr_median", "psnr_end"):
+        assert found[0][name] == pytest.approx(found[1][name], abs=0.02)
+
+
+def test_an_accelerator_is_waited_for_once_a_block():
+    case = {"device": "cuda:0", "steps": 250}
+    assert list(training._blocks(case, {120})) == [100, 20, 80, 50]
+    assert list(training._blocks({"device": "cpu", "steps": 3}, set())) == [1, 1, 1]
+
+
 def test_seeds_reach_the_batches_and_the_representatives():
     preset = systems.PRESETS["smoke"]
     row = systems.shape_rows(preset)[3]

@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rates", help="results of the preset small, whose learning rates the preset full takes"
     )
     parser.add_argument("--skip-broken", action="store_true", help="leave out unreadable files")
-    parser.add_argument("--tf32", action="store_true", help="let CUDA round matrix products so")
+    parser.add_argument("--tf32", action="store_true", help="let CUDA round matrix products to it")
     return parser
 
 

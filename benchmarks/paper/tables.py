@@ -11,6 +11,7 @@ from benchmarks.paper.signals import Kind, sample, sources, split
 from benchmarks.paper.store import Description, Finished
 from benchmarks.paper.systems import Preset, Row, described
 from iga_lab.errors import InputError
+from iga_lab.hardware import machine, versions
 
 Rates = dict[str, float]
 """Chosen learning rate by "network optimizer method schedule"."""
@@ -194,8 +195,14 @@ def tuning(study_: Study) -> str:
     )
     return (
         f"{rates} Reported on {reported}: the mean over signals of the median over {seeds}, "
-        "± half of the range over seeds."
+        f"± half of the range over seeds. Trained by {_place(study_.place)}."
     )
+
+
+def _place(place: dict[str, Any]) -> str:
+    backend, device = str(place["backend"]), str(place["device"])
+    words = f"{backend} {versions()[backend]} on {machine(backend, device)['device']}"
+    return words + ", in TF32, whose effect was not measured" * bool(place["tf32"])
 
 
 def image_sizes(preset: Preset) -> str:
