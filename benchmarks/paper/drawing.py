@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.paper.signals import sample
 from benchmarks.paper.store import Finished
-from benchmarks.paper.systems import METHODS, NETWORKS, Row
+from benchmarks.paper.systems import METHODS, NETWORKS, OPTIMIZERS, Row
 from benchmarks.paper.tables import of_row, value
 from iga_lab.shapes import surface, views
 
@@ -119,7 +119,14 @@ def optimizers(runs: Sequence[Finished], rows: Sequence[Row]) -> bytes:
         for row in (row for row in rows if row.network == network):
             found = of_row(runs, row, "cosine")
             for cell, column in zip(axes[line], (0, 1), strict=True):
-                _curve(cell, found, row.method, column, STYLES[row.optimizer], row.optimizer)
+                _curve(
+                    cell,
+                    found,
+                    row.method,
+                    column,
+                    STYLES[row.optimizer],
+                    OPTIMIZERS[row.optimizer],
+                )
         axes[line, 0].set(ylabel=f"{NETWORKS[network]}, PSNR (dB)", xlabel="step")
         axes[line, 1].set(xlabel="seconds of training")
         for cell in axes[line]:

@@ -14,6 +14,7 @@ NETWORKS = {
 METHODS = {
     "plain": "plain", "fr": "FR", "bn": "BN", "iga": "IGA", "groupwise": "group-wise IGA",
 }  # fmt: skip
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "muon": "Muon"}
 SCHEDULES = {"cosine": "cosine", "step": "dropped to a tenth at 30 %"}
 
 

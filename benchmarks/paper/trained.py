@@ -10,6 +10,7 @@ from benchmarks.paper.report import Output, as_csv, heading, labels, markdown
 from benchmarks.paper.store import Finished, key
 from benchmarks.paper.systems import (
     NETWORKS,
+    OPTIMIZERS,
     RATES,
     SCHEDULES,
     Row,
@@ -30,7 +31,7 @@ from benchmarks.paper.tables import (
     within,
 )
 
-MUON_RATES = {"pe": (1e-2, 2e-2, 4e-2), "siren": (1e-3, 2e-3, 4e-3)}
+MUON_RATES = {"pe": (2e-2, 4e-2, 8e-2), "siren": (2e-3, 4e-3, 8e-3)}
 SGD_RATES = {
     ("pe", "plain"): (1.0, 2.0, 4.0),
     ("pe", "iga"): (16.0, 32.0, 64.0),
@@ -236,7 +237,7 @@ def _optimizer_line(
     return [
         network,
         method,
-        f"{row.optimizer}, {schedule}",
+        f"{OPTIMIZERS[row.optimizer]}, {schedule}",
         _rate(rates, row, schedule),
         value(of_row(runs, row, schedule), "psnr_median").text(),
         _gain(runs, row, schedule, "psnr_median", 1),
