@@ -173,7 +173,7 @@ def network(case: Description, data: Sample) -> Network:
 def _looks(steps: int) -> set[int]:
     """Return the steps after which the whole signal is looked at."""
     late = range(max(1, steps - LAST + 1), steps + 1)
-    early = range(steps // 20, steps - LAST, max(1, steps // 20))
+    early = range(steps // 10, steps - LAST, max(1, steps // 10))
     return {*early, *late[:: -max(1, len(late) // 10)]}
 
 
