@@ -13,8 +13,8 @@ from benchmarks.paper.tables import Study, image_sizes, name_of, of_row, value, 
 SWEPT = ("pe", "siren")
 BASES = ("plain", "iga", "groupwise")
 SCHEDULE = "cosine"
-SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
-"""Of the groups: values of `end`."""
+SHARES = (1 / 16, 3 / 4)
+"""Of the groups: values of `end`, beside those of both adjustments."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Setting:
 
 def end(study: Study, command: str, networks: Sequence[str]) -> Output:
     """Sweep the number of equalised eigenvalues."""
-    groups = _groups(study.preset)
-    ends = sorted({max(1, round(groups * share)) for share in SHARES})
+    preset = study.preset
+    shares = {max(1, round(_groups(preset) * share)) for share in SHARES}
+    ends = sorted(shares | {preset.end, preset.half})
     found = []
     for network in _swept(networks):
         for base in ("iga", "groupwise"):
