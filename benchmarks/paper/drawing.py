@@ -146,13 +146,13 @@ def sweep(
     for axes, reference in zip(panels, plain, strict=True):
         network = reference.network
         without = value(of_row(runs, reference, "cosine"), "psnr_median").middle
-        if without is not None:
-            axes.axhline(without, color=COLOURS["plain"], linestyle="--", label="plain")
         mine = [s for s in found if s.row.network == network]
         heights = [value(of_row(runs, s.row, "cosine"), "psnr_median") for s in mine]
         if axis.startswith("sampling"):
             _bars(axes, mine, heights, without or 0.0)
         else:
+            if without is not None:
+                axes.axhline(without, color=COLOURS["plain"], linestyle="--", label="plain")
             for base in dict.fromkeys(s.base for s in mine):
                 points = [
                     (s.x, v.middle, v.spread)
@@ -184,6 +184,7 @@ def _bars(axes: "Axes", found: Sequence["Setting"], heights: Sequence[Any], with
         color=["#999999" if s.row.control else COLOURS[s.base] for s, _ in shown],
     )
     axes.invert_yaxis()
+    axes.set_axisbelow(True)
     axes.axvline(without, color=COLOURS["plain"], linestyle="--", label="plain")
     low = min([without, *(v.middle for _, v in shown)])
     axes.set_xlim(left=max(0, low - 3))
