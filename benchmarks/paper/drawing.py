@@ -166,6 +166,9 @@ def sweep(
                         label=METHODS[base],
                     )  # fmt: skip
             axes.set_xscale("log", base=2)
+            ticks = sorted({setting.x for setting in mine})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
             axes.set_xlabel(axis)
             axes.set_ylabel("PSNR (dB), median of the last 100 steps")
             axes.legend(fontsize=8)
