@@ -20,6 +20,13 @@ from iga_lab.errors import InputError
 NAMES = ["functions", *TABLES]
 
 
+def described(preset, row, source, rate, schedule="cosine", seed=0, backend="numpy"):
+    kind = "shape" if source in SOLIDS else "image"
+    signal = {"signal": source, "source": source, "digest": ""}
+    place = {"backend": backend, "device": "cpu", "tf32": False}
+    return systems.described(preset, row, kind, signal, rate, schedule, seed, place)
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Every table of the preset, made once."""
@@ -236,9 +243,7 @@ def test_every_row_is_the_system_that_it_says(name):
     data = SimpleNamespace(coords=np.zeros((256, 2)), values=np.zeros((16, 16, 3)))
     labels = {"fr": "+fr", "bn": "+bn"}
     for row in systems.image_rows(preset):
-        signal = {"signal": "", "source": "", "digest": ""}
-        place = {"backend": "numpy", "device": "cpu", "tf32": False}
-        case = systems.described(preset, row, "image", signal, 1e-3, "cosine", 0, place)
+        case = described(preset, row, "astronaut", 1e-3)
         made = training.network(case, data)
         assert made.label == row.network + labels.get(row.method, "")
         assert (made.width, made.outputs) == (preset.width, 3)
@@ -248,10 +253,7 @@ def test_every_row_is_the_system_that_it_says(name):
 def test_a_run_that_diverges_is_reported_as_that():
     preset = systems.PRESETS["smoke"]
     row = systems.Row("pe", "plain", (1.0, 1.0, 1.0), optimizer="sgd")
-    signal = {"signal": "astronaut", "source": "astronaut", "digest": ""}
-    place = {"backend": "numpy", "device": "cpu", "tf32": False}
-    case = systems.described(preset, row, "image", signal, 1e30, "cosine", 0, place)
-    result = training.run(case).result
+    result = training.run(described(preset, row, "astronaut", 1e30, "cosine")).result
     assert result["status"] == "diverged"
     assert result["psnr_median"] is None
     assert np.isfinite(result["psnr_end"])
@@ -260,10 +262,7 @@ def test_a_run_that_diverges_is_reported_as_that():
 def test_the_last_update_may_be_the_one_that_overflows():
     preset = dataclasses.replace(systems.PRESETS["smoke"], steps=1)
     row = systems.Row("pe", "plain", (1.0, 1.0, 1.0), optimizer="sgd")
-    signal = {"signal": "astronaut", "source": "astronaut", "digest": ""}
-    place = {"backend": "numpy", "device": "cpu", "tf32": False}
-    case = systems.described(preset, row, "image", signal, 1e30, "constant", 0, place)
-    result = training.run(case).result
+    result = training.run(described(preset, row, "astronaut", 1e30, "constant")).result
     assert result["status"] == "diverged"
     assert np.isfinite(result["psnr_end"])
 
@@ -276,12 +275,10 @@ def test_both_backends_give_a_run_the_same_figures(kind, control):
     rows = systems.image_rows(preset) if kind == "image" else systems.shape_rows(preset)
     row = dataclasses.replace(next(r for r in rows if r.method == "iga"), control=control)
     source = "astronaut" if kind == "image" else "torus"
-    signal = {"signal": source, "source": source, "digest": ""}
-    found = []
-    for backend in ("numpy", "torch"):
-        place = {"backend": backend, "device": "cpu", "tf32": False}
-        case = systems.described(preset, row, kind, signal, 1e-3, "cosine", 0, place)
-        found.append(training.run(case).result)
+    found = [
+        training.run(described(preset, row, source, 1e-3, backend=backend)).result
+        for backend in ("numpy", "torch")
+    ]
     for name in ("psnr_median", "psnr_end"):
         assert found[0][name] == pytest.approx(found[1][name], abs=0.02)
 
@@ -296,11 +293,9 @@ def test_seeds_reach_the_batches_and_the_representatives():
     preset = systems.PRESETS["smoke"]
     row = systems.shape_rows(preset)[3]
     assert row.method == "iga"
-    signal = {"signal": "torus", "source": "torus", "digest": ""}
-    place = {"backend": "numpy", "device": "cpu", "tf32": False}
     made = []
     for seed in (0, 1):
-        case = systems.described(preset, row, "shape", signal, 1e-3, "cosine", seed, place)
+        case = described(preset, row, "torus", 1e-3, seed=seed)
         trainer = training.training(case, sample("torus", "shape", (12, 12, 12)))
         trainer.step()
         made.append((trainer._corrector.adjustment.seed, float(trainer.loss)))

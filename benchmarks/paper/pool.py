@@ -73,10 +73,11 @@ def _runs(
     executor: ProcessPoolExecutor, store: Store, cases: Sequence[Description]
 ) -> list[Finished]:
     missing = store.missing(cases)
-    futures: dict[Future[Finished], Description] = {}
     with _progress() as progress:
         bar = progress.add_task("", total=len(missing), completed=0)
-        futures = {executor.submit(execute, case): case for case in missing}
+        futures: dict[Future[Finished], Description] = {
+            executor.submit(execute, case): case for case in missing
+        }
         for future in as_completed(futures):
             case = futures[future]
             words = (case.get(k) for k in ("signal", "network", "optimizer", "method"))

@@ -204,17 +204,23 @@ def _measures(data: Sample, prediction: NDArray[np.float64]) -> dict[str, Any]:
     if data.kind == "shape":
         found: dict[str, Any] = {"iou": _overlap(data, prediction)}
         with contextlib.suppress(InputError):  # an empty prediction has no surface
-            made, truth = surface(prediction[..., 0]), surface(data.values[..., 0])
-            distance = metrics.chamfer(made, truth, CHAMFER_SAMPLES)
-            floor = metrics.chamfer(truth, truth, CHAMFER_SAMPLES)
+            truth, floor = _true_surface(data)
+            distance = metrics.chamfer(surface(prediction[..., 0]), truth, CHAMFER_SAMPLES)
             found |= {"chamfer": distance.plain, "chamfer_squared": distance.squared}
-            found |= {"chamfer_floor": floor.plain}
+            found |= {"chamfer_floor": floor}
         return found
     bands = band_errors(prediction, data.values).tolist()
     found = {"ssim": metrics.ssim(prediction, data.values), "bands": bands, "fine": bands[-1]}
     if min(data.values.shape[:2]) >= metrics.MS_SSIM_SIDE:
         found["ms_ssim"] = metrics.ms_ssim(prediction, data.values)
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def _true_surface(data: Sample) -> tuple[Any, float]:
+    """Return the surface of a solid, and how far two samplings of it are apart."""
+    truth = surface(data.values[..., 0])
+    return truth, metrics.chamfer(truth, truth, CHAMFER_SAMPLES).plain
 
 
 @contextlib.contextmanager
