@@ -8,8 +8,8 @@ imported; arrays of any library that follows the standard go in, and the same ki
 from iga_core.adjustment import Adjustment, AdjustmentState, adjust
 from iga_core.fourier import Fourier
 from iga_core.grouping import Grouping
-from iga_core.kernel import LayerFactors, Lookup, Rows, gram
 from iga_core.network import Network
+from iga_core.ntk import LayerFactors, Lookup, Rows, gram
 from iga_core.optimizers import SGD, Adam, Muon
 from iga_core.sampling import representatives
 from iga_core.spectrum import leading_eigenpairs

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import Array, common_namespace, on_host, require_count, require_square
+from iga_core.arrays import Array, common_namespace, on_host, require_count, require_square
 from iga_core.grouping import Grouping
 from iga_core.sampling import SamplingRule
 from iga_core.spectrum import eigenpairs, require_symmetric

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_core._arrays import require_count
 from iga_core.adjustment import Adjustment
+from iga_core.arrays import require_count
 
 
 def batch_of(groups: int, batch: int, seed: int, step: int) -> NDArray[np.int64]:

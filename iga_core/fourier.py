@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_core._arrays import require_count
+from iga_core.arrays import require_count
 
 FOURIER_ALPHAS: dict[str, float] = {"relu": 0.001, "pe": 0.05, "siren": 0.004}
 VANISHING = 1e-9

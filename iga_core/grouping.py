@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import Array, require_array, require_count, require_shape
+from iga_core.arrays import Array, require_array, require_count, require_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import Array, common_namespace, require_count, require_shape
+from iga_core.arrays import Array, common_namespace, require_count, require_shape
 from iga_core.fourier import FOURIER_ALPHAS, Fourier, coefficient_bounds
 
 Kind = Literal["relu", "pe", "siren", "gabor", "finer", "gauss"]

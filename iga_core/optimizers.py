@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace
 
-from iga_core._arrays import Array
+from iga_core.arrays import Array
 
 Schedule: TypeAlias = Literal["constant", "step", "cosine"]
 Moments: TypeAlias = dict[str, list[Array]]

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core._arrays import (
+from iga_core.arrays import (
     Array,
     common_namespace,
     require_count,

@@ -2,7 +2,7 @@
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import (
+from iga_core.arrays import (
     Array,
     common_namespace,
     on_host,

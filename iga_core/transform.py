@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import (
+from iga_core.arrays import (
     Array,
     Namespace,
     common_namespace,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.paper.theory import linear_residuals, two_layer_kernel
 from iga_core import Adjustment, SpectralTransform, adjust, leading_eigenpairs, spectral_transform
-from iga_core.theory import linear_residuals, two_layer_kernel
 from tests.oracle import close
 
 

@@ -176,7 +176,7 @@ def test_bad_settings_say_what_to_do(settings, error, message):
 
 
 def test_tracking_recovers_from_a_kernel_that_is_not_finite(monkeypatch):
-    for room in ("adjustment", "_arrays", "spectrum"):
+    for room in ("adjustment", "arrays", "spectrum"):
         monkeypatch.setattr(f"iga_core.{room}.on_host", lambda _: False)
     monkeypatch.setattr("numpy.linalg.eigh", _eigh_that_gives_nan)
     generator = np.random.default_rng(0)

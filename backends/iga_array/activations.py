@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import is_cupy_namespace
 
-from iga_core._arrays import Array, Namespace
+from iga_core.arrays import Array, Namespace
 from iga_core.network import FREQUENCY_SCALES, GABOR_DECAY
 
 Activation = Callable[[Namespace, Array], tuple[Array, Array]]

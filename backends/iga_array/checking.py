@@ -4,8 +4,8 @@ from typing import Any
 
 from iga_array.mlp import MLP
 from iga_core import Adjustment, Grouping
-from iga_core._arrays import Array, require_finite, require_shape
 from iga_core.adjustment import require_fit
+from iga_core.arrays import Array, require_finite, require_shape
 from iga_core.optimizers import Optimizer
 
 

@@ -15,7 +15,7 @@ from iga_array.passes import Passes
 from iga_array.pieces import Pieces, Sums
 from iga_array.training import Trainer
 from iga_core import Adjustment, Network, adjust
-from iga_core._arrays import Array
+from iga_core.arrays import Array
 from iga_core.optimizers import Moments, Optimizer
 from iga_core.testing import DType, Floats, Positions, Problem
 

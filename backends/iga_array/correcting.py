@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 from iga_array.passes import Passes
 from iga_array.pieces import Evaluated, Pieces, Sums
 from iga_core import Adjustment, AdjustmentState, SpectralTransform, adjust, gram
-from iga_core._arrays import Array, on_host
+from iga_core.arrays import Array, on_host
 from iga_core.sampling import Largest, blind_positions
 
 HELD_BYTES = 2**27

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from iga_array.normalising import NormalisedPasses
 from iga_array.passes import Basis, Outputs, Passes, Statistics
 from iga_core import LayerFactors, Network, gram
-from iga_core._arrays import (
+from iga_core.arrays import (
     Array,
     Namespace,
     common_namespace,

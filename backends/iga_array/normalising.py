@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from iga_array.activations import activated
 from iga_array.passes import Basis, LayerTape, Outputs, Passes, Statistics
 from iga_core import LayerFactors, Network
-from iga_core._arrays import Array
+from iga_core.arrays import Array
 from iga_core.network import NORMALISATION_EPSILON
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iga_array.activations import activated
 from iga_core import LayerFactors, Network
-from iga_core._arrays import Array
+from iga_core.arrays import Array
 
 Outputs = Literal["sum", "trace"]
 Statistics: TypeAlias = list[tuple[Array, Array]]

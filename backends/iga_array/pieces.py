@@ -16,7 +16,7 @@ from array_api_compat import device, is_numpy_array
 
 from iga_array.passes import LayerTape, Passes
 from iga_core import Grouping
-from iga_core._arrays import Array, common_namespace, on_host, require_count
+from iga_core.arrays import Array, common_namespace, on_host, require_count
 from iga_core.batches import batch_of
 from iga_core.sampling import Largest
 

@@ -19,7 +19,7 @@ from iga_array.mlp import MLP
 from iga_array.passes import Passes
 from iga_array.pieces import Evaluated, Piece, Pieces, Sums, overflow_is_seen_later, total
 from iga_core import Adjustment, Grouping, SpectralTransform
-from iga_core._arrays import Array, common_namespace, require_count
+from iga_core.arrays import Array, common_namespace, require_count
 from iga_core.batches import require_batch
 from iga_core.optimizers import Adam, Optimizer
 

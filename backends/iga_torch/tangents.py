@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iga_core import LayerFactors, Lookup, Rows, gram
-from iga_core.kernel import Factor
+from iga_core.ntk import Factor
 from iga_torch.bases import root
 from iga_torch.checking import (
     REDUCED_EPS,

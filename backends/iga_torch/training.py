@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from iga_core import Adjustment, Grouping, SpectralTransform
 from iga_core import optimizers as core
-from iga_core._arrays import common_namespace, require_count, require_finite, require_shape
 from iga_core.adjustment import require_fit
+from iga_core.arrays import common_namespace, require_count, require_finite, require_shape
 from iga_core.batches import require_batch
 from iga_torch.checking import require_separate, trained
 from iga_torch.layers import normalising

@@ -1,6 +1,6 @@
 """A two-layer ReLU network on the circle, trained with a transform of three origins.
 
-The network is that of the closed form `iga_core.theory.two_layer_kernel`; the targets are sums of
+The network is that of the closed form `benchmarks.paper.theory.two_layer_kernel`; the targets are sums of
 sines on the circle, of which some are among the equalised eigenvectors.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.store import Description
+from benchmarks.paper.theory import linear_residuals, two_layer_kernel
 from iga_core import Adjustment, Grouping, LayerFactors, adjust, gram
-from iga_core.theory import linear_residuals, two_layer_kernel
 
 Floats: TypeAlias = NDArray[Any]
 Adjusted: TypeAlias = Callable[[Floats, Floats], Floats]

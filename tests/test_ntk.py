@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import iga_core.kernel
+import iga_core.ntk
 from iga_core import LayerFactors, Lookup, Rows, gram
 from tests.oracle import close
 
@@ -39,7 +39,7 @@ def table_jacobian(indices, cotangents, length):
 @pytest.mark.parametrize("trained", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("block", [1, 2**25])
 def test_layers(backend, uses, shape, trained, block, monkeypatch):
-    monkeypatch.setattr(iga_core.kernel, "BLOCK_BYTES", block)
+    monkeypatch.setattr(iga_core.ntk, "BLOCK_BYTES", block)
     generator = np.random.default_rng(0)
     left = random_factors(generator, 6, uses, *shape)
     right = random_factors(generator, 4, uses and uses + 1, *shape)
@@ -56,7 +56,7 @@ def test_layers(backend, uses, shape, trained, block, monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 2**25])
 def test_tables(backend, block, monkeypatch):
-    monkeypatch.setattr(iga_core.kernel, "BLOCK_BYTES", block)
+    monkeypatch.setattr(iga_core.ntk, "BLOCK_BYTES", block)
     generator = np.random.default_rng(1)
     sides = [(generator.integers(0, 5, (n, 3)), generator.normal(size=(n, 3, 2))) for n in (6, 4)]
     lookups = [Lookup(backend.integers(i), backend.array(b)) for i, b in sides]
@@ -81,7 +81,7 @@ def test_shares_of_all_parameters_are_summed():
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("uses", [None, 2])
 def test_half_of_a_symmetric_matrix_is_computed_in_blocks_of_rows(backend, rows, uses, monkeypatch):
-    monkeypatch.setattr(iga_core.kernel, "HOST_ROWS", rows)
+    monkeypatch.setattr(iga_core.ntk, "HOST_ROWS", rows)
     generator = np.random.default_rng(3)
     layer = random_factors(generator, 7, uses, 3, 4)
     indices, values = (

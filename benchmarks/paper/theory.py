@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from iga_core._arrays import (
+from iga_core.arrays import (
     Array,
     Namespace,
     common_namespace,
