@@ -110,8 +110,8 @@ def nngeometry(problem: Problem, threads: int, batch: int | None) -> Kernel:
 
 
 def neural_tangents(problem: Problem, implementation: str) -> Kernel:
-    import jax  # type: ignore[import-not-found]
-    import jax.numpy as jnp  # type: ignore[import-not-found]
+    import jax
+    import jax.numpy as jnp
     import neural_tangents as nt  # type: ignore[import-not-found]
     import numpy as np
 

@@ -82,12 +82,13 @@ def fill(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 96, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def write_json(name: str, content: dict[str, Any]) -> None:
-    write_text(name, json.dumps({"environment": environment(), **content}, indent=1) + "\n")
+def write_json(name: str, content: dict[str, Any], folder: Path = RESULTS) -> None:
+    text = json.dumps({"environment": environment(), **content}, indent=1)
+    write_text(name, f"{text}\n", folder)
 
 
-def write_text(name: str, text: str) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / name
+def write_text(name: str, text: str, folder: Path = RESULTS) -> None:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
     path.write_text(text)
     print(f"wrote {path}")

@@ -1,222 +1,251 @@
 """PSNR with and without adjustment: python -m benchmarks.quality [--seeds 3] [--jobs 2].
 
 Every method has the same optimizer, learning rate, schedule, steps and initial parameters as the
-plain run beside it. Curves go to ``results/quality-runs.jsonl`` as they are finished (a later call
-does the missing ones only), the table to ``results/quality.md``, the figures behind it to
-``results/quality.json``.
+plain run beside it. Below ``results``, runs go to ``quality-curves.jsonl`` as they are finished (a
+later call does the missing ones only), the table to ``quality.md``, the figures behind it to
+``quality.json``.
 """
 
 import argparse
-import itertools
 import json
 import math
 import os
+import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import iga_array.correcting
 from benchmarks._report import (
     RESULTS,
-    alternate,
     environment,
+    fill,
     median_spread,
     write_json,
     write_text,
 )
 from iga_array import MLP, Trainer
-from iga_array.correcting import HELD_BYTES
-from iga_core import SGD, Adam, Adjustment, Grouping, Muon, Network
+from iga_core import Adam, Adjustment, Equalise, Grouping, Network, Scale
 from iga_lab.signals import coordinates, load
 
-SIZE, PATCH, WIDTH, STEPS = 96, 8, 128, 1000
-GROUPS = (SIZE // PATCH) ** 2
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "muon": Muon}
-SYSTEMS = [
-    ("pe", "adam", 5e-3, 5, 8),
-    ("pe", "muon", 2e-2, 2, 4),
-    ("siren", "adam", 1e-3, 3, 3),
-    ("relu", "adam", 2e-3, 2, 2),
-]
-"""Network, optimizer, learning rate, and the gain in dB wanted of the paper's and of group-wise."""
-METHODS = {
-    "plain": None,
-    "paper": Adjustment(),
-    "group-wise": Adjustment(sampling="random", samples=8, reach="mean"),
-    "half": Adjustment(end=GROUPS // 2, sampling="random", samples=2, reach="mean"),
-}
-STREAMED = ("group-wise", "half")
-"""Run for PE under Adam once more, with means from the last pass, as large signals are."""
-EQUAL_SECONDS_STEPS = 20
-SCHEDULES = ("cosine", "constant")
+RATES = {"pe": 5e-3, "siren": 1e-3, "relu": 2e-3}
+"""Learning rate of each network."""
+METHODS = ("plain", "scale", "half", "damp")
+COMPARED = ("half", "scale", "plain")
+"""What damp is compared with."""
+FACTORS = (0.05, 0.1, 0.2, 0.5)
+"""Those of `Scale` that are tried, each with several numbers of groups."""
+TUNING_SEED = 100
+LAST, THINNED = 100, 10
 
 
-def trainer(
-    network: str, optimizer: str, rate: float, schedule: Any, method: str, seed: int
-) -> Trainer:
-    signal = load("astronaut", (SIZE, None))
-    return Trainer(
-        MLP(Network(network, width=WIDTH), seed=seed),  # type: ignore[arg-type]
-        coordinates((SIZE, SIZE)).astype(np.float32),
-        signal.values.reshape(-1, 3).astype(np.float32),
-        grouping=Grouping.patches((SIZE, SIZE), PATCH),
-        adjustment=METHODS[method],
-        optimizer=OPTIMIZERS[optimizer](rate, schedule),
-        steps=STEPS,
+@dataclass(frozen=True)
+class Size:
+    """How large everything is: side of the picture and of the patches, width, steps."""
+
+    side: int
+    patches: tuple[int, ...]
+    width: int
+    steps: int
+
+    @property
+    def tuned(self) -> list[int]:
+        """Patches that `Scale` is tried with: those of 1 and of 16 groups, and the others."""
+        return [self.side, self.side // 4, *self.patches]
+
+    def groups(self, patch: int) -> int:
+        return (self.side // patch) ** 2
+
+
+SIZES = {"full": Size(96, (8, 4), 128, 1000), "smoke": Size(24, (4, 3), 8, 20)}
+CASE = ("size", "network", "patch", "method", "seed")
+"""What a run is found by; the method "scale 0.1" is that factor."""
+Run = dict[str, Any]
+
+
+def adjustment(method: str, groups: int) -> Adjustment | None:
+    name, _, factor = method.partition(" ")
+    if name == "scale":
+        return Adjustment(Scale(float(factor)))
+    half = Adjustment(Equalise(groups // 2), samples=2, refresh=1, average=0)
+    return {"plain": None, "half": half, "damp": Adjustment()}[name]
+
+
+def train(case: tuple[Any, ...]) -> Run:
+    """Train once; PSNR in dB, with a median that is not a number where it diverged."""
+    name, network, patch, method, seed = case
+    size = SIZES[name]
+    grouping = Grouping.patches((size.side, size.side), patch)
+    trainer = Trainer(
+        MLP(Network(network, width=size.width), seed=seed),
+        coordinates((size.side, size.side)).astype(np.float32),
+        load("astronaut", (size.side, None)).values.reshape(-1, 3).astype(np.float32),
+        grouping=grouping,
+        adjustment=adjustment(method, grouping.groups),
+        optimizer=Adam(RATES[network], "cosine"),
+        steps=size.steps,
+        workers=1,
     )
-
-
-def curve(
-    network: str, optimizer: str, rate: float, schedule: str, method: str, seed: int
-) -> list[float]:
-    """Train once; PSNR in dB at every step, up to where the loss became non-finite."""
-    method, _, streamed = method.partition(", ")
-    iga_array.correcting.HELD_BYTES = 0 if streamed else HELD_BYTES
-    run = trainer(network, optimizer, rate, schedule, method, seed)
     psnr = []
     try:
-        for _ in range(STEPS):
-            psnr.append(round(-10 * float(np.log10(float(run.step()))), 3))
+        for _ in range(size.steps):
+            psnr.append(round(-10 * math.log10(float(trainer.step())), 3))
     except FloatingPointError:
         pass
-    return psnr
+    median = float(np.median(psnr[-LAST:])) if trainer.done == size.steps else math.nan
+    figures = {"median": median, "maximum": max(psnr, default=math.nan), "curve": psnr[::THINNED]}
+    return {**dict(zip(CASE, case, strict=True)), **figures}
 
 
-def cases(seeds: int) -> list[dict[str, Any]]:
-    return [
-        {"network": n, "optimizer": o, "rate": r, "schedule": s, "method": m, "seed": seed}
-        for s in SCHEDULES
-        for n, o, r, _, _ in SYSTEMS
-        for m in methods_of(n, o, s)
-        for seed in range(seeds)
+class Runs:
+    """Runs that are kept in a file; those missing are done, each in a process of one thread."""
+
+    def __init__(self, path: Path, jobs: int) -> None:
+        self.path, self.jobs = path, jobs
+        runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.found = {tuple(run[k] for k in CASE): run for run in runs}
+
+    def __call__(self, cases: Sequence[tuple[Any, ...]]) -> list[Run]:
+        """Return the run of each case."""
+        missing = [case for case in dict.fromkeys(cases) if case not in self.found]
+        # In fresh processes: the linear algebra library reads this once.
+        os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
+        start = time.perf_counter()
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool, self.path.open("a") as f:
+            futures = {pool.submit(train, case): case for case in missing}
+            for done, future in enumerate(as_completed(futures), 1):
+                case, run = futures[future], future.result()
+                self.found[case] = run
+                print(json.dumps(run), file=f, flush=True)
+                left = (time.perf_counter() - start) * (len(missing) / done - 1) / 60
+                words = f"{' '.join(map(str, case))}: {run['median']:.2f} dB"
+                print(f"{done}/{len(missing)}  {words}, {left:.0f} min left", flush=True)
+        return [self.found[case] for case in cases]
+
+
+def tuned(name: str, runs: Runs) -> dict[str, Run]:
+    """Return the best run of `Scale` of each network, on a seed that is not reported."""
+    cases = [
+        (name, network, patch, f"scale {factor}", TUNING_SEED)
+        for network in RATES
+        for patch in SIZES[name].tuned
+        for factor in FACTORS
     ]
+    best: dict[str, Run] = {}
+    for run in runs(cases):
+        if run["median"] > best.get(run["network"], {"median": -math.inf})["median"]:
+            best[run["network"]] = run
+    return best
 
 
-def methods_of(network: str, optimizer: str, schedule: str) -> list[str]:
-    streamed = (network, optimizer, schedule) == ("pe", "adam", "cosine")
-    return [*METHODS, *(f"{method}, streamed" for method in STREAMED if streamed)]
-
-
-def run_missing(seeds: int, jobs: int, path: Path) -> list[dict[str, Any]]:
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    finished = [{k: v for k, v in run.items() if k != "psnr"} for run in done]
-    missing = [case for case in cases(seeds) if case not in finished]
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(jobs) as pool, path.open("a") as file:
-        futures = {pool.submit(_curve_of, case): case for case in missing}
-        for count, future in enumerate(as_completed(futures), 1):
-            run = {**futures[future], "psnr": future.result()}
-            done.append(run)
-            file.write(json.dumps(run) + "\n")
-            file.flush()
-            label = " ".join(str(v) for v in futures[future].values())
-            print(f"{count}/{len(missing)}  {label}: {run['psnr'][-1]:.2f} dB", flush=True)
-    return done
-
-
-def _curve_of(case: dict[str, Any]) -> list[float]:
-    return curve(**case)
-
-
-def seconds_a_step(network: str, optimizer: str, rate: float, rounds: int) -> dict[str, float]:
-    """Time all methods of a system in turn, on all cores; the median seconds of each."""
-    steps = {m: trainer(network, optimizer, rate, "constant", m, 0).step for m in METHODS}
-    seconds = alternate(steps, rounds)
-    return {method: float(np.median(values)) for method, values in seconds.items()}
-
-
-def summary(
-    runs: list[dict[str, Any]], timing: dict[str, dict[str, float]]
-) -> list[dict[str, Any]]:
-    """One row a system, schedule and method; PSNR in dB, medians over seeds."""
-    rows = []
-    for (network, optimizer, rate, _, _), schedule in itertools.product(SYSTEMS, SCHEDULES):
-        cell = {"network": network, "optimizer": optimizer, "rate": rate, "schedule": schedule}
-        plain = math.nan
-        found = [run for run in runs if cell.items() <= run.items()]
-        for method in methods_of(network, optimizer, schedule):
-            curves = [run["psnr"] for run in found if run["method"] == method]
-            if not curves:
-                continue
-            seconds = timing[f"{network} {optimizer}"]
-            overhead = seconds[method.partition(", ")[0]] / seconds["plain"]
-            last = int(STEPS / max(1, overhead))
-            measures = {
-                "median_of_last_100": [float(np.median(psnr[-100:])) for psnr in curves],
-                "lowest_of_last_100": [min(psnr[-100:]) for psnr in curves],
-                "maximum": [max(psnr) for psnr in curves],
-                "at_equal_seconds": [
-                    float(np.median(psnr[:last][-EQUAL_SECONDS_STEPS:])) for psnr in curves
-                ],
-            }
-            row: dict[str, Any] = {**cell, "method": method, "seeds": len(curves)}
-            for name, values in measures.items():
-                row[name], row[f"{name}_spread"] = median_spread(values)
-            row["overhead_percent"] = 100 * (overhead - 1)
-            if method == "plain":
-                plain = row["median_of_last_100"]
-            rows.append({**row, "gain": row["median_of_last_100"] - plain})
+def summary(name: str, runs: Runs, seeds: int) -> list[dict[str, Any]]:
+    """One row a network, patch and method; each figure a list over seeds."""
+    size, scale = SIZES[name], tuned(name, runs)
+    rows, cases = [], []
+    for network in RATES:
+        for patch in size.patches:
+            for method in METHODS:
+                # Two rows are the same in both places: what is tuned, and what has no groups.
+                own = {
+                    "plain": (size.patches[0], "plain"),
+                    "scale": (scale[network]["patch"], scale[network]["method"]),
+                }.get(method, (patch, method))
+                cases += [(name, network, *own, seed) for seed in range(seeds)]
+                groups = f", {size.groups(own[0])} groups" if method == "scale" else ""
+                rows.append({"network": network, "patch": patch, "method": method,
+                             "settings": own[1] + groups})  # fmt: skip
+    found = runs(cases)
+    for k, row in enumerate(rows):
+        for figure in ("median", "maximum"):
+            row[figure] = [run[figure] for run in found[k * seeds : (k + 1) * seeds]]
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    wanted = {
-        (network, optimizer, method): gain
-        for network, optimizer, _, paper, group in SYSTEMS
-        for method, gain in (("paper", paper), ("group-wise", group))
-    }
+def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard error, over seeds, of what damp has more; of each network and their mean.
+
+    Both sides of a difference have the same seed.
+    """
+    by = {(row["network"], row["patch"], row["method"]): np.asarray(row["median"]) for row in rows}
+    found = []
+    for patch in dict.fromkeys(row["patch"] for row in rows):
+        for other in COMPARED:
+            gains = {n: by[n, patch, "damp"] - by[n, patch, other] for n in RATES}
+            gains["mean"] = np.mean(list(gains.values()), axis=0)
+            for network, gain in gains.items():
+                count = len(gain)
+                error = float(np.std(gain, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+                found.append({"patch": patch, "over": other, "network": network,
+                              "gain": float(np.mean(gain)), "error": error})  # fmt: skip
+    return found
+
+
+def table(name: str, rows: list[dict[str, Any]], gains: list[dict[str, Any]]) -> str:
+    size = SIZES[name]
+    where = ", ".join(f"{key} {value}" for key, value in environment().items())
+    patches = " and ".join(f"{patch} ({size.groups(patch)} groups)" for patch in size.patches)
     lines = [
         "# What the adjustment gains",
         "",
-        f"`python -m benchmarks.quality`: {environment()}".replace("'", ""),
+        fill(f"`python -m benchmarks.quality`: {where}"),
         "",
-        f"`astronaut`, centre square at {SIZE} x {SIZE}, patch {PATCH} ({GROUPS} groups), width "
-        f"{WIDTH}, {STEPS} steps; PSNR in dB, medians over seeds, ± half of the range. `paper`: "
-        "the defaults of `Adjustment`; `group-wise`: random sampling, 8 samples, reach mean; "
-        f"`half`: the same with 2 samples and end {GROUPS // 2}. Streamed: worked through as "
-        "signals are whose tapes do not fit in memory together. The gain is over the plain run of "
-        "the same optimizer and rate. Equal seconds: where the method was when the plain run had "
-        f"finished, by step times measured in turn; median of {EQUAL_SECONDS_STEPS} steps.",
+        fill(
+            f"`astronaut`, centre square at {size.side} x {size.side}, patch {patches}, width "
+            f"{size.width}, {size.steps:,} steps of Adam, cosine; PSNR in dB, medians over seeds, "
+            "± half of the range. `half`: half of the "
+            "eigenvalues equalised, two random samples, reach mean, fresh at every step; `damp`: "
+            "the defaults, `Adjustment()`; `scale`: the control, means times a factor and no "
+            f"kernel: the best of the factors {', '.join(map(str, FACTORS))} with "
+            f"{', '.join(str(size.groups(p)) for p in size.tuned)} groups, for each network, on "
+            f"seed {TUNING_SEED}, which is not reported."
+        ),
+        "",
+        f"| network, rate | patch | method | median of last {LAST} | maximum |",
+        "|---|---|---|---|---|",
     ]
-    for schedule in SCHEDULES:
-        lines += [
-            "",
-            f"## Learning rate: {schedule}",
-            "",
-            "| system | method | median of last 100 | gain (wanted) | lowest of last 100 | maximum "
-            "| at equal seconds | overhead % |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for row in (r for r in rows if r["schedule"] == schedule):
-            key = row["network"], row["optimizer"], row["method"]
-            least = wanted.get(key) if schedule == "cosine" else None
-            aim = f" (at least {least})" if least else ""
-            gain = "" if row["method"] == "plain" else f"{row['gain']:+.1f}{aim}"
-            lines.append(
-                f"| {row['network']}, {row['optimizer']} {row['rate']} | {row['method']} "
-                f"| {row['median_of_last_100']:.1f} ± {row['median_of_last_100_spread']:.1f} "
-                f"| {gain} | {row['lowest_of_last_100']:.1f} | {row['maximum']:.1f} "
-                f"| {row['at_equal_seconds']:.1f} | {row['overhead_percent']:.0f} |"
-            )
+    for row in rows:
+        figures = [median_spread(row[figure]) for figure in ("median", "maximum")]
+        cells = " | ".join(f"{middle:.2f} ± {spread:.2f}" for middle, spread in figures)
+        network = f"{row['network']}, {RATES[row['network']]}"
+        lines.append(f"| {network} | {row['patch']} | {row['settings']} | {cells} |")
+    lines += [
+        "",
+        fill(
+            f"What `damp` has more at the median of the last {LAST}, by seed: mean ± standard "
+            "error. Wanted over `half`: a mean above 0, and no network below -0.2 by more than two "
+            "standard errors; over `scale`: at least +1.5 on PE."
+        ),
+        "",
+        f"| patch | over | {' | '.join(RATES)} | mean |",
+        "|---" * (3 + len(RATES)) + "|",
+    ]
+    for start in range(0, len(gains), 1 + len(RATES)):
+        some = gains[start : start + 1 + len(RATES)]
+        cells = " | ".join(f"{row['gain']:+.2f} ± {row['error']:.2f}" for row in some)
+        lines.append(f"| {some[0]['patch']} | {some[0]['over']} | {cells} |")
     return "\n".join([*lines, ""])
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=40, help="for the step times")
-    parser.add_argument("--table-only", action="store_true", help="of the runs that are there")
-    given = parser.parse_args()
-    path = RESULTS / "quality-runs.jsonl"
-    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    if not given.table_only:
-        runs = run_missing(given.seeds, given.jobs, path)
-    timing = {f"{n} {o}": seconds_a_step(n, o, r, given.rounds) for n, o, r, _, _ in SYSTEMS}
-    rows = summary(runs, timing)
-    text = table(rows)
+    parser.add_argument("--smoke", action="store_true", help="so small that it says nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder")
+    given = parser.parse_args(arguments)
+    given.output.mkdir(parents=True, exist_ok=True)
+    name = "smoke" if given.smoke else "full"
+    rows = summary(name, Runs(given.output / "quality-curves.jsonl", given.jobs), given.seeds)
+    gains = differences(rows)
+    text = table(name, rows, gains)
     print(text)
-    write_text("quality.md", text)
-    write_json("quality.json", {"rows": rows, "seconds_a_step": timing})
+    write_text("quality.md", text, given.output)
+    write_json("quality.json", {"rows": rows, "gains_of_damp": gains}, given.output)
+
+
+if __name__ == "__main__":
+    main()

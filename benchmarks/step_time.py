@@ -1,260 +1,226 @@
-"""What a step costs: python -m benchmarks.step_time [--rounds 12].
+"""What a step costs: python -m benchmarks.step_time [--only small large numpy torch loop python].
 
-A 512 x 768 x 3 image, patch 32 (384 groups of 1024), three hidden layers of 256, float32, all
-cores. In every round each variant takes one step, in turn; a ratio is the median over the rounds
-of the quotients within a round, its spread the middle half of them. Writes
-``results/step-time.md`` and ``.json``.
+Processor time of adjusted steps over that of plain ones, side by side: in every round each variant
+takes some steps, a multiple of the default `refresh`. A ratio is the median over the rounds of the
+quotients within a round, its spread the middle half of them. With another ``--device`` the cases in
+PyTorch are timed there, by the clock on the wall. Writes ``results/step-time.md`` and ``.json``;
+cases that are not asked for stay there as they were.
 """
 
 import argparse
-import resource
-import subprocess
-import sys
+import json
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
-from benchmarks._report import alternate, environment, ratio, write_json, write_text
-from iga_array import MLP, Trainer
-from iga_array.correcting import Corrector
-from iga_array.pieces import Piece
-from iga_core import Adam, Adjustment, Grouping, Network, gram
+import iga_array
+import iga_torch
+from benchmarks._report import RESULTS, alternate, environment, fill, ratio, write_json, write_text
+from iga_core import Adam, Adjustment, Equalise, Grouping, Network, Scale
 from iga_lab.signals import coordinates
 
-HEIGHT, WIDTH, PATCH = 512, 768, 32
-VARIANTS = {
-    "paper": (Adjustment(), 1.01),
-    "group-wise, 2 samples": (Adjustment(sampling="random", samples=2, reach="mean"), 1.03),
-    "group-wise, 8 samples": (Adjustment(sampling="random", samples=8, reach="mean"), 1.10),
-    "half of the groups, 2 samples": (
-        Adjustment(end=192, sampling="random", samples=2, reach="mean"),
-        None,
-    ),
-}
-PRODUCTS = {"pe": 1.25, "siren": 1.6}
-"""Most that a plain step may take, as a multiple of its matrix products alone."""
+KINDS = ("pe", "siren")
+RATE = 1e-3
 
 
-def trainer(kind: Any, adjustment: Adjustment | None, times: int = 1) -> Trainer:
-    """Make a run on noise in an image of `times` as many pixels a side."""
-    height, width = times * HEIGHT, times * WIDTH
-    targets = np.random.default_rng(0).random((height * width, 3), dtype=np.float32)
-    return Trainer(
-        MLP(Network(kind)),
-        coordinates((height, width)).astype(np.float32),
-        targets,
-        grouping=Grouping.patches((height, width), times * PATCH),
-        adjustment=adjustment,
-        optimizer=Adam(1e-3),
-    )
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
 
-
-class Products:
-    """The matrix products of a plain step, and nothing else, in the same pieces."""
-
-    def __init__(self, run: Trainer, ours: bool) -> None:
-        self.pieces, self.ours = run._pieces, ours
-        passes = run.model.passes()
-        generator = np.random.default_rng(0)
-        self.layers = [
-            (
-                weight,
-                {
-                    id(share): (
-                        generator.random((self.rows(share[0]), weight.shape[1]), np.float32),
-                        generator.random((self.rows(share[0]), weight.shape[0]), np.float32),
-                    )
-                    for share in self.pieces.shares
-                },
-            )
-            for weight, _ in passes.layers
-        ]
-
-    def rows(self, piece: Piece) -> int:
-        return (piece.stop - piece.start) * self.pieces.grouping.groups
-
-    def step(self) -> None:
-        if self.ours:
-            with self.pieces.threads():
-                self.pieces.map(self.work)
-        else:
-            for share in self.pieces.shares:
-                self.work(share)
-
-    def work(self, share: list[Piece]) -> None:
-        for piece in share:
-            rows = self.rows(piece)
-            for layer, (weight, arrays) in enumerate(self.layers):
-                inputs, cotangents = (array[:rows] for array in arrays[id(share)])
-                _ = inputs @ weight.T
-                _ = cotangents.T @ inputs
-                if layer:
-                    _ = cotangents @ weight
-
-
-def step_times(kind: str, rounds: int) -> list[dict[str, Any]]:
-    plain = trainer(kind, None)
-    products = {
-        "products, a thread each": Products(plain, ours=True).step,
-        "products, threads of the library": Products(plain, ours=False).step,
-    }
-    runs = {name: trainer(kind, adjustment).step for name, (adjustment, _) in VARIANTS.items()}
-    seconds = alternate({"plain": plain.step, **products, **runs}, rounds)
-    best = min(products, key=lambda name: float(np.median(seconds[name])))
-    rows = [
-        {"what": "plain / " + best, "most": PRODUCTS[kind], **ratio(seconds, "plain", best)}
-    ] + [
-        {
-            "what": f"{name} / plain",
-            "most": most,
-            "accounted_percent": accounted(kind, adjustment),
-            **ratio(seconds, name, "plain"),
-        }
-        for name, (adjustment, most) in VARIANTS.items()
-    ]
-    plain_seconds = float(np.median(seconds["plain"]))
-    return [{"network": kind, "plain_seconds": plain_seconds, **row} for row in rows]
-
-
-def accounted(kind: str, adjustment: Adjustment, steps: int = 3) -> float:
-    """Return the processor time of the adjustment's own parts, per cent of the rest of the step.
-
-    Both come from the same steps, so that what else the machine does weighs on both.
+    Parameters
+    ----------
+    backend : {"numpy", "torch", "loop"}
+        The `Trainer` of either, or `iga_torch.IGA` in a loop of one's own with the whole signal.
+    shape, patch : tuple of int
+        Of the image, which is noise.
+    width, threads : int
+        Of the network, and of the processor.
+    steps, rounds : int
+        Steps of each variant in a round.
+    most : float, optional
+        What the ratio of the defaults is wanted to be at most.
+    variants : tuple of str
+        Of `adjustments`, beside plain.
     """
-    spent = [0.0]
 
-    def timed(function: Any) -> Any:
-        def wrapper(*arguments: Any) -> Any:
-            start = time.thread_time()
-            try:
-                return function(*arguments)
-            finally:
-                spent.append(time.thread_time() - start)
-
-        return wrapper
-
-    parts = [(Corrector, name) for name in ("from_last_pass", "look", "remember", "_correction")]
-    kept = [(owner, name, getattr(owner, name)) for owner, name in parts]
-
-    def timed_correction(self: Any, *arguments: Any) -> Any:
-        return timed(kept[-1][2](self, *arguments))
-
-    run = trainer(kind, adjustment)
-    try:
-        for owner, name, function in kept[:-1]:
-            setattr(owner, name, timed(function))
-        Corrector._correction = timed_correction  # type: ignore[assignment, method-assign]
-        run.step()
-        spent.clear()
-        start = time.process_time()
-        for _ in range(steps):
-            run.step()
-        whole = time.process_time() - start
-    finally:
-        for owner, name, function in kept:
-            setattr(owner, name, function)
-    return 100 * sum(spent) / (whole - sum(spent))
+    backend: str
+    shape: tuple[int, int]
+    patch: tuple[int, int]
+    width: int
+    threads: int
+    steps: int
+    rounds: int
+    most: float | None = None
+    variants: tuple[str, ...] = ("damp",)
 
 
-def kernel_times(rounds: int) -> dict[str, Any]:
-    """Compare the kernel of 384 points with forming the explicit Jacobian of one output a row."""
-    model = MLP(Network("siren"))
-    points = np.random.default_rng(0).uniform(-1, 1, (384, 2)).astype(np.float32)
+LARGE = Case("numpy", (512, 768), (16, 24), 256, 2, 5, 5, 1.03)
+CASES = {
+    "small": Case("numpy", (128, 128), (8, 8), 128, 1, 10, 20, 1.08,
+                  ("scale", "damp", "damp, refresh 1", "half")),
+    "numpy": LARGE,
+    "torch": replace(LARGE, backend="torch"),
+    "loop": replace(LARGE, backend="loop"),
+    "python": Case("loop", (8, 8), (2, 2), 8, 1, 50, 40),
+}  # fmt: skip
+"""The last is so small that it shows what Python takes."""
+SEVERAL = {"large": ["numpy", "torch", "loop"]}
 
-    def explicit() -> Any:
-        rows = [
-            np.concatenate(
-                [
-                    np.einsum("no,ni->noi", f.cotangents, f.inputs).reshape(384, -1),
-                    f.cotangents,
-                ],
-                axis=1,
-            )
-            for f in model.factors(points)
-        ]
-        jacobian = np.concatenate(rows, axis=1)
-        return jacobian @ jacobian.T
 
-    factored = gram(model.factors(points))
-    error = float(np.abs(factored - explicit()).max() / np.abs(factored).max())
-    seconds = alternate(
-        {"factors": lambda: gram(model.factors(points)), "explicit": explicit}, 4 * rounds
+def adjustments(groups: int) -> dict[str, Adjustment | None]:
+    return {
+        "plain": None,
+        "scale": Adjustment(Scale()),
+        "damp": Adjustment(),
+        "damp, refresh 1": Adjustment(refresh=1),
+        "half": Adjustment(Equalise(groups // 2), samples=2, refresh=1, average=0),
+    }
+
+
+def stepper(case: Case, kind: Any, adjustment: Adjustment | None, device: str) -> Callable[[], Any]:
+    """Return what takes a step."""
+    network, grouping = Network(kind, width=case.width), Grouping.patches(case.shape, case.patch)
+    coords = coordinates(case.shape).astype(np.float32)
+    targets = np.random.default_rng(0).random((len(coords), 3), dtype=np.float32)
+    if case.backend == "numpy":
+        return iga_array.Trainer(
+            iga_array.MLP(network), coords, targets, grouping=grouping, adjustment=adjustment,
+            optimizer=Adam(RATE), workers=case.threads,
+        ).step  # fmt: skip
+    module: torch.nn.Module = iga_torch.from_network(network, device=torch.device(device))
+    x, y = (torch.from_numpy(values).to(device) for values in (coords, targets))
+    if case.backend == "torch":
+        return iga_torch.Trainer(
+            module, x, y, grouping=grouping, adjustment=adjustment, optimizer=Adam(RATE)
+        ).step
+    optimizer = torch.optim.Adam(module.parameters(), RATE)
+    model = module if adjustment is None else iga_torch.IGA(module, grouping, adjustment)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def step_times(name: str, case: Case, kind: str, device: str) -> list[dict[str, Any]]:
+    """Time all variants of a case in turn, one row each."""
+    found = adjustments(Grouping.patches(case.shape, case.patch).groups)
+
+    def several(variant: str) -> Callable[[], None]:
+        step = stepper(case, kind, found[variant], device)
+
+        def steps() -> None:
+            for _ in range(case.steps):
+                step()
+            if device != "cpu":
+                torch.cuda.synchronize()
+
+        return steps
+
+    torch.set_num_threads(case.threads)
+    with threadpool_limits(case.threads, "blas"):
+        variants = {variant: several(variant) for variant in ("plain", *case.variants)}
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        seconds = alternate(variants, case.rounds, clock)
+    plain = np.median(seconds["plain"])
+    return [
+        {
+            "case": name,
+            "network": kind,
+            "variant": variant,
+            "most": case.most if variant == "damp" else None,
+            "plain_seconds": float(plain) / case.steps,
+            "added_seconds": float(np.median(seconds[variant]) - plain) / case.steps,
+            **ratio(seconds, variant, "plain"),
+        }
+        for variant in case.variants
+    ]
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"| {row['case']} | {row['network']} | {1e3 * row['plain_seconds']:.4g} | {row['variant']} "
+        f"| {row['median']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | {row['of_minima']:.3f} "
+        f"| {1e3 * row['added_seconds']:+.3g} | {row['most'] or ''} |"
     )
-    return {"what": "explicit Jacobian / factors", "least": 20, "difference": error,
-            "factors_seconds": float(np.median(seconds["factors"])),
-            **ratio(seconds, "explicit", "factors")}  # fmt: skip
 
 
-def peak_memory(times: int) -> dict[str, float]:
-    """Resident memory of a fit, in MB, and that of its pixels: coordinates and values."""
-    code = f"from benchmarks.step_time import memory_of_a_fit; memory_of_a_fit({times})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    peak, pixels = map(float, done.stdout.split())
-    return {"times": times, "peak_mb": peak, "pixels_mb": pixels}
+def words(name: str, about: dict[str, Any]) -> str:
+    """Say what a case is, and where it was measured."""
+    case, where = about["case"], about["environment"]
+    form = {"numpy": "`iga_array.Trainer`", "torch": "`iga_torch.Trainer`",
+            "loop": "`iga_torch.IGA` in a loop, all points at once"}[case["backend"]]  # fmt: skip
+    (height, width), (tall, wide) = case["shape"], case["patch"]
+    return fill(
+        f"- {name}: {form}, {height} x {width}, {height // tall * (width // wide)} groups, three "
+        f"hidden layers of {case['width']}, {case['threads']} threads, {case['rounds']} rounds of "
+        f"{case['steps']} steps; {', '.join(f'{k} {v}' for k, v in where.items())}.",
+        "  ",
+    )
 
 
-def memory_of_a_fit(times: int) -> None:
-    run = trainer("pe", VARIANTS["group-wise, 8 samples"][0], times)
-    for _ in range(2):
-        run.step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    pixels = run._pieces.coords.nbytes + run._pieces.targets.nbytes
-    print(peak / 1e6, pixels / 1e6)
-
-
-def percent(row: dict[str, Any]) -> str:
-    return f"{row['accounted_percent']:+.2f} %" if "accounted_percent" in row else ""
-
-
-def table(steps: list[dict[str, Any]], kernel: dict[str, Any], memory: list[Any]) -> str:
+def table(rows: list[dict[str, Any]], cases: dict[str, Any]) -> str:
     lines = [
         "# What a step costs",
         "",
-        f"`python -m benchmarks.step_time`: {environment()}".replace("'", ""),
+        "`python -m benchmarks.step_time`",
         "",
-        "| network | ratio | median (middle half) | of minima | accounted | wanted |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['network']} | {r['what']} | {r['median']:.3f} ({r['low']:.3f} to {r['high']:.3f}) "
-        f"| {r['of_minima']:.3f} | {percent(r)} "
-        f"| {'at most ' + str(r['most']) if r['most'] else ''} |"
-        for r in steps
-    ]
-    plain = {row["network"]: row["plain_seconds"] for row in steps}
-    ask = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in plain.items())
-    growth = memory[1]["peak_mb"] - memory[1]["pixels_mb"]
-    base = memory[0]["peak_mb"] - memory[0]["pixels_mb"]
-    lines += [
+        "| case | network | plain, ms | variant | over plain (middle half) | of minima | added, ms "
+        "| most |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(line, rows),
         "",
-        f"A plain step: {ask} (median). Accounted: processor time of the adjustment's own parts "
-        "(representatives, kernel, eigenpairs, application, means), per cent of the rest of the "
-        "same steps; where the middle half of the wall-clock ratios is wider than the figure, this "
-        "is the one to read.",
+        fill(
+            "Processor time of a step, of all threads. damp: the defaults, `Adjustment()`, which "
+            "make a transform at every fifth step; damp, refresh 1: at every step; half: half of "
+            "the eigenvalues equalised, two samples, at every step; scale: no kernel. Most: what "
+            "is wanted of the ratio."
+        ),
         "",
-        f"Kernel of 384 points, width 256: the explicit Jacobian takes {kernel['median']:.0f} "
-        f"times as long ({kernel['low']:.0f} to {kernel['high']:.0f}; wanted: at least 20); the "
-        f"factors take {1e3 * kernel['factors_seconds']:.1f} ms; largest relative difference "
-        f"{kernel['difference']:.1g}.",
-        "",
-        f"Peak memory of the whole process, group-wise with 8 samples: {memory[0]['peak_mb']:.0f} "
-        f"MB (wanted: under 600); with four times the pixels {memory[1]['peak_mb']:.0f} MB. Beyond "
-        f"the pixels ({memory[0]['pixels_mb']:.0f} and {memory[1]['pixels_mb']:.0f} MB) it grows "
-        f"by {100 * (growth / base - 1):.1f} % (wanted: under 5 %).",
+        *(words(name, about) for name, about in cases.items()),
         "",
     ]
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    given = parser.parse_args()
-    memory = [peak_memory(times) for times in (1, 2)]
-    kernel = kernel_times(given.rounds)
-    steps = [row for kind in PRODUCTS for row in step_times(kind, given.rounds)]
-    text = table(steps, kernel, memory)
-    print(text)
-    write_text("step-time.md", text)
-    write_json("step-time.json", {"steps": steps, "kernel": kernel, "memory": memory})
+    parser.add_argument("--only", nargs="+", choices=[*CASES, *SEVERAL], default=list(CASES))
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--device", default="cpu", help="of the cases in PyTorch")
+    parser.add_argument("--smoke", action="store_true", help="so small that it says nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder")
+    given = parser.parse_args(arguments)
+    stem = "step-time" if given.device == "cpu" else "step-time-cuda"
+    kept = given.output / f"{stem}.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    rows, cases = known.get("rows", []), known.get("cases", {})
+    for name in [each for only in given.only for each in SEVERAL.get(only, [only])]:
+        case = CASES[name]
+        if given.smoke:
+            shape = (4 * case.patch[0], 4 * case.patch[1])
+            case = replace(case, shape=shape, width=8, rounds=2, steps=5)
+        case = replace(case, rounds=given.rounds or case.rounds)
+        device = "cpu" if case.backend == "numpy" else given.device
+        new = [row for kind in KINDS for row in step_times(name, case, kind, device)]
+        rows = [row for row in rows if row["case"] != name] + new
+        where = {**environment(), "torch": torch.__version__}
+        if device != "cpu":
+            where["gpu"] = torch.cuda.get_device_name()
+        cases[name] = {"case": asdict(case), "environment": where}
+        # At once, so that a call that is stopped has not measured in vain.
+        write_text(f"{stem}.md", table(rows, cases), given.output)
+        write_json(f"{stem}.json", {"rows": rows, "cases": cases}, given.output)
+    print(table(rows, cases))
+
+
+if __name__ == "__main__":
+    main()

@@ -136,7 +136,7 @@ class Benchmark:
     ) -> list[dict[str, Any]]:
         """Measure one network, number of points and number of threads against some peers."""
         case = {"network": kind, "n": count, "threads": threads}
-        content, wanted = problem(Network(kind), count)  # type: ignore[arg-type]
+        content, wanted = problem(Network(kind), count)
         file = self.folder / "problem.npz"
         np.savez(file, **content)
         rows = []

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_core.adjustment import Adjustment
-from iga_core.grouping import Grouping
+from iga_core.grouping import Grouping, pieces
 from iga_core.network import Network
 from iga_core.optimizers import SGD, Adam, Muon
 
@@ -31,12 +31,32 @@ class Problem:
         The signal there.
     grouping : Grouping
         Of the N points; some are in no group.
+    columns : int, optional
+        Columns of a piece at most; None where all points are one piece.
     """
 
     network: Network
     coords: Floats
     targets: Floats
     grouping: Grouping
+    columns: int | None = None
+
+    def pieces(self, step: int = 0) -> list[Positions]:
+        """Return the columns of each piece of a step, ascending.
+
+        Parameters
+        ----------
+        step : int
+            From 0.
+
+        Returns
+        -------
+        list of ndarray of int64
+            The transform is of the first one's columns, and points in no group come with it; means
+            are taken over the columns of each.
+        """
+        columns = self.columns or self.grouping.points
+        return pieces(self.grouping.points, self.grouping.groups, 1, columns=columns, step=step)
 
 
 class Backend(Protocol):
@@ -102,8 +122,9 @@ class Backend(Protocol):
         parameters : list of ndarray
             The network's.
         adjustment : Adjustment, optional
-            With it, the cotangent of the grouped points is transformed before it is
-            back-propagated; points in no group keep theirs.
+            With it, the cotangent is adjusted before it is back-propagated: that of each of the
+            `Problem.pieces`, and that of the points in no group with the first, see
+            `iga_core.Adjuster`.
         positions : ndarray of int64, shape (n, samples), optional
             Given with an adjustment: the representatives, as positions in their groups, whatever
             its `sampling`.
@@ -143,25 +164,22 @@ class Backend(Protocol):
         """
         ...
 
-    def equalise(
-        self, kernel: Floats, adjustment: Adjustment, cotangent: Floats
-    ) -> tuple[Floats, Floats]:
-        """Apply the transform of a kernel, made by `eigh`.
+    def transform(self, kernel: Floats, adjustment: Adjustment, cotangent: Floats) -> Floats:
+        """Apply the transform of a kernel.
 
         Parameters
         ----------
         kernel : ndarray, shape (n, n)
-            Symmetric.
+            Symmetric, possibly singular or zero.
         adjustment : Adjustment
-            `start`, `end`, `level` and `reach`.
+            Its `filter` and `reach`.
         cotangent : ndarray, shape (n, p, C)
-            What S is applied to, at every position or, with reach "mean", on the group's means.
+            What S is applied to, at every position or, with reach "mean", on the groups' means.
 
         Returns
         -------
-        eigenvalues : ndarray, shape (end + 1,)
-            The leading ones, descending.
-        adjusted : ndarray, shape (n, p, C)
+        ndarray, shape (n, p, C)
+            The adjusted cotangent.
         """
         ...
 
@@ -173,7 +191,7 @@ class Backend(Protocol):
         adjustment: Adjustment | None,
         positions: Positions,
     ) -> list[Floats]:
-        """Take some full-batch steps, in one piece, with a fresh transform by `eigh` at each.
+        """Take some steps over all points, in the `Problem.pieces` of each.
 
         Parameters
         ----------
@@ -184,10 +202,11 @@ class Backend(Protocol):
         optimizer : SGD, Adam or Muon of iga_core
             To be followed at its constant `learning_rate`.
         adjustment : Adjustment, optional
-            See `gradients`; without one the steps are plain.
+            See `gradients`; its `refresh` and `average` hold over the steps. Without one the steps
+            are plain.
         positions : ndarray of int64, shape (steps, n, samples)
-            The representatives of each step; of plain steps, of which there are as many, none:
-            samples is 0.
+            The representatives of each step, for those steps that make a transform; of plain steps,
+            of which there are as many, none: samples is 0.
 
         Returns
         -------

@@ -1,17 +1,19 @@
-"""Weights as combinations of fixed cosines."""
+"""Weights as combinations of fixed cosines: the basis, and how large its coefficients start.
+
+It knows NumPy only: a basis is made on the host, in float64.
+"""
 
 import functools
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_core.arrays import require_count
+from iga_core.arrays import require_count, require_number
 
-FOURIER_ALPHAS: dict[str, float] = {"relu": 0.001, "pe": 0.05, "siren": 0.004}
+MOST_NUMBERS = 2**31
+"""Of one basis, and of the parameters of one network: 16 GiB of float64."""
 VANISHING = 1e-9
 """A row of a basis that is so small beside the largest is zero but for rounding."""
 
@@ -31,12 +33,19 @@ class Fourier:
     phases : int
         Phases ``2πk/phases`` of each frequency.
     alpha : float, optional
-        Amplitude of the cosines; by default 0.001 for relu, 0.05 for pe, 0.004 for siren.
+        Amplitude of the cosines, from 1e-30 to 1e30; by default the one published for the kind of
+        network: 0.001 for relu, 0.05 for pe, 0.004 for siren.
 
     Raises
     ------
     TypeError, ValueError
         If a value is out of its range.
+
+    Examples
+    --------
+    >>> fourier = Fourier(low=2, high=3, phases=4)
+    >>> fourier.count, fourier.basis(fan_in=8, alpha=0.05).shape
+    (20, (20, 8))
     """
 
     low: int = 128
@@ -60,7 +69,7 @@ class Fourier:
         return (self.low + self.high) * self.phases
 
     def basis(self, fan_in: int, alpha: float) -> NDArray[np.float64]:
-        """Return B.
+        """Return B, of at most 2^31 numbers.
 
         Parameters
         ----------
@@ -81,13 +90,13 @@ class Fourier:
         TypeError, ValueError
             If a value is out of its range.
         """
-        return _basis(
-            self.low,
-            self.high,
-            self.phases,
-            require_count("fan_in", fan_in, 1),
-            _require_alpha(alpha),
-        )
+        fan_in = require_count("fan_in", fan_in, 1)
+        if self.count * fan_in > MOST_NUMBERS:
+            raise ValueError(
+                f"low, high, phases: expected a basis of at most {MOST_NUMBERS} numbers, got "
+                f"{self.count} x {fan_in}; lower them"
+            )
+        return _basis(self.low, self.high, self.phases, fan_in, _require_alpha(alpha))
 
 
 @functools.lru_cache(maxsize=8)
@@ -123,10 +132,6 @@ def coefficient_bounds(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     return bounds
 
 
-def _require_alpha(alpha: Any) -> float:
-    if isinstance(alpha, bool) or not isinstance(alpha, Real):
-        raise TypeError(f"alpha: expected a number, got {alpha!r}; 0.05 is a start")
-    number = float(alpha)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"alpha: expected a positive finite number, got {number}; 0.05 is a start")
-    return number
+def _require_alpha(alpha: float) -> float:
+    # Wider, and float32 would lose the basis to overflow or to zeros.
+    return require_number("alpha", alpha, 1e-30, 1e30, "0.05")

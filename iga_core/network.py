@@ -1,26 +1,29 @@
-"""A coordinate network's description, and the parameters every backend starts from."""
+"""A coordinate network's description, and the parameters every backend starts from.
+
+It knows shapes and initial values. What is special about a kind of network is in `kinds.py`; how
+one is evaluated and differentiated is the backends' affair.
+"""
 
 import difflib
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from iga_core.arrays import Array, common_namespace, require_count, require_shape
-from iga_core.fourier import FOURIER_ALPHAS, Fourier, coefficient_bounds
+from iga_core.arrays import Array, common_namespace, require_count, require_shape, short
+from iga_core.fourier import MOST_NUMBERS, Fourier, coefficient_bounds
+from iga_core.kinds import KINDS
 
-Kind = Literal["relu", "pe", "siren", "gabor", "finer", "gauss"]
-
-FREQUENCY_SCALES: dict[str, float] = {
-    "relu": 1.0, "pe": 1.0, "siren": 30.0, "gabor": 20.0, "finer": 30.0, "gauss": 10.0,
-}  # fmt: skip
-GABOR_DECAY = 0.5
 NORMALISATION_EPSILON = 1e-5
+MOST_DEPTH = 10_000
+MOST_FREQUENCIES = 64
+"""Float64 coordinates have 53 digits, so that later octaves tell no points apart; from the 128th
+on float32 overflows."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Network:
     ``sin((|z| / 30 + 1) z)`` for finer (s = 30; Liu et al. 2024), ``cos(z) exp(−(z / 2)²)`` for
     gabor, the real Gabor wavelet (Saragadam et al. 2023) with frequency s = 20 and decay 10, and
     ``exp(−z²)`` for gauss (Ramasinghe and Lucey 2022; s = 10). The numbers of these two are ours.
+    `iga_core.kinds.KINDS` takes further kinds.
 
     Parameters
     ----------
-    kind : {"relu", "pe", "siren", "gabor", "finer", "gauss"}
-        The family.
+    kind : str
+        The family: "relu", "pe", "siren", "gabor", "finer", "gauss", or a further kind.
     inputs : int
         Coordinates of a point.
     outputs : int
@@ -45,9 +49,9 @@ class Network:
     width : int
         Units of a hidden layer.
     depth : int
-        Hidden layers.
+        Hidden layers, at most 10,000.
     frequencies : int
-        Octaves of the positional encoding; used by pe only.
+        Octaves of the positional encoding, at most 64; used by pe only.
     fourier : Fourier, optional
         With it the weights between hidden layers are ``Λ B``, see `Fourier`.
     normalised : bool or "anyway"
@@ -59,10 +63,18 @@ class Network:
     Raises
     ------
     TypeError, ValueError
-        If a value is out of its range.
+        If a value is out of its range, or there are more than 2^31 parameters in all.
+
+    Examples
+    --------
+    >>> network = Network("pe", inputs=2, outputs=3, width=64, depth=2, frequencies=4)
+    >>> network.shapes
+    [(64, 18), (64,), (64, 64), (64,), (3, 64), (3,)]
+    >>> Network("relu", normalised=True).label
+    'relu+bn'
     """
 
-    kind: Kind
+    kind: str
     inputs: int = 2
     outputs: int = 3
     width: int = 256
@@ -72,15 +84,26 @@ class Network:
     normalised: bool | Literal["anyway"] = False
 
     def __post_init__(self) -> None:
-        kinds = get_args(Kind)
-        if not isinstance(self.kind, str) or self.kind not in kinds:
-            near = difflib.get_close_matches(str(self.kind), kinds, n=1)
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            near = difflib.get_close_matches(str(self.kind)[:20].lower(), KINDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "name one of them"
-            raise ValueError(f"kind: expected one of {', '.join(kinds)}, got {self.kind!r}; {hint}")
+            raise ValueError(
+                f"kind: expected one of {', '.join(KINDS)}, got {short(self.kind)}; {hint}"
+            )
         for name in ("inputs", "outputs", "width", "depth", "frequencies"):
-            object.__setattr__(self, name, require_count(name, getattr(self, name), 1))
+            count = require_count(name, getattr(self, name), 1)
+            object.__setattr__(self, name, count)
+            most = {"depth": MOST_DEPTH, "frequencies": MOST_FREQUENCIES}.get(name, MOST_NUMBERS)
+            if count > most:
+                raise ValueError(f"{name}: expected at most {most}, got {count}; lower it")
         self._require_fourier()
         self._require_normalised()
+        parameters = sum(map(math.prod, self.shapes))
+        if parameters > MOST_NUMBERS:
+            raise ValueError(
+                f"width, depth: expected at most {MOST_NUMBERS} parameters in all, got "
+                f"{parameters}; lower them"
+            )
 
     def _require_fourier(self) -> None:
         if self.fourier is None:
@@ -95,19 +118,23 @@ class Network:
                 "fourier: expected None for depth 1, got one; only weights between hidden layers "
                 "are reparameterised: raise the depth"
             )
-        if self.fourier.alpha is None and self.kind not in FOURIER_ALPHAS:
+        if self.fourier.alpha is None and KINDS[self.kind].alpha is None:
+            published = ", ".join(name for name, kind in KINDS.items() if kind.alpha is not None)
             raise ValueError(
                 f"fourier: expected an alpha for {self.kind}, got None; the published ones are of "
-                f"{', '.join(FOURIER_ALPHAS)}: pass Fourier(alpha=...)"
+                f"{published}: pass Fourier(alpha=...)"
             )
 
     def _require_normalised(self) -> None:
-        if not isinstance(self.normalised, bool) and self.normalised != "anyway":
+        # The type first: an array compares with a word element by element.
+        if not isinstance(self.normalised, bool | str) or self.normalised not in (
+            False, True, "anyway",
+        ):  # fmt: skip
             raise ValueError(
-                f"normalised: expected False, True or 'anyway', got {self.normalised!r}; "
+                f"normalised: expected False, True or 'anyway', got {short(self.normalised)}; "
                 "name one of them"
             )
-        if self.kind in ("relu", "pe"):
+        if KINDS[self.kind].normalises is not None:
             object.__setattr__(self, "normalised", bool(self.normalised))
         elif self.normalised is True:
             raise ValueError(
@@ -124,14 +151,19 @@ class Network:
     @property
     def scale(self) -> float:
         """The factor s on every hidden pre-activation."""
-        return FREQUENCY_SCALES[self.kind]
+        return KINDS[self.kind].scale
 
     @property
     def layers(self) -> list[tuple[int, int]]:
         """(fan-in, fan-out) of every linear layer, the last one included."""
-        first = self.inputs * (1 + 2 * self.frequencies) if self.kind == "pe" else self.inputs
-        widths = [first, *[self.width] * self.depth, self.outputs]
+        encoded = 1 + 2 * self.frequencies * KINDS[self.kind].encodes
+        widths = [self.inputs * encoded, *[self.width] * self.depth, self.outputs]
         return list(itertools.pairwise(widths))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers of a point a backward pass needs: layers' inputs and slopes."""
+        return 2 * sum(fan_in for fan_in, _ in self.layers)
 
     @property
     def reparameterised(self) -> range:
@@ -143,13 +175,13 @@ class Network:
         """The ``B`` of those layers, (count, width), read-only; None if there is none."""
         if self.fourier is None:
             return None
-        alpha = self.fourier.alpha
-        return self.fourier.basis(self.width, FOURIER_ALPHAS[self.kind] if alpha is None else alpha)
+        alpha = self.fourier.alpha or KINDS[self.kind].alpha
+        return None if alpha is None else self.fourier.basis(self.width, alpha)
 
     @property
     def normalises_activations(self) -> bool:
         """Whether a normalised layer is ``BN(φ(W a + b))``, and not ``φ(s BN(W a))``."""
-        return self.kind == "relu"
+        return KINDS[self.kind].normalises == "after"
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -160,10 +192,12 @@ class Network:
         (fan-out,).
         """
         found: list[tuple[int, ...]] = []
-        for layer, (fan_in, fan_out) in enumerate(self.layers):
+        for layer, (length, (fan_in, fan_out)) in enumerate(
+            zip(self._lengths, self.layers, strict=True)
+        ):
             if self.fourier is not None and layer in self.reparameterised:
                 fan_in = self.fourier.count
-            found += [(fan_out, fan_in), *[(fan_out,)] * (self._lengths[layer] - 1)]
+            found += [(fan_out, fan_in), *[(fan_out,)] * (length - 1)]
         return found
 
     @property
@@ -213,35 +247,37 @@ class Network:
             Column j of Λ is uniform within ``√(6/count)/‖b_j‖``, for siren and finer a 30th of
             that, and 0 where row j of B vanishes; the bias beside it is 0. Gains are ``1/s``,
             shifts 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the seed is no whole number from 0.
+
+        Examples
+        --------
+        >>> weight, *_ = Network("siren", inputs=2).initial(seed=0)
+        >>> bool(abs(weight).max() <= 1 / 2)
+        True
         """
         generator = np.random.default_rng(require_count("seed", seed, 0))
-        parameters, basis = [], self.basis
+        bounds, basis = KINDS[self.kind].bounds, self.basis
+        weight_bounds = [bounds.first, *[bounds.hidden] * (self.depth - 1), bounds.last]
+        columns = None if basis is None else coefficient_bounds(basis) / bounds.divisor
+        parameters: list[NDArray[np.float64]] = []
         for layer, (fan_in, fan_out) in enumerate(self.layers):
-            if basis is not None and layer in self.reparameterised:
-                bounds = coefficient_bounds(basis) / self._sine_scale
-                drawn = generator.uniform(-1, 1, (fan_out, bounds.size))
-                parameters += [bounds * drawn, np.zeros(fan_out)]
+            if columns is not None and layer in self.reparameterised:
+                drawn = generator.uniform(-1, 1, (fan_out, columns.size))
+                parameters += [columns * drawn, np.zeros(fan_out)]
             else:
-                bound = self._weight_bound(layer, fan_in)
+                bound = weight_bounds[layer](fan_in)
                 parameters.append(generator.uniform(-bound, bound, (fan_out, fan_in)))
                 bound = 1 / math.sqrt(fan_in)
                 parameters.append(generator.uniform(-bound, bound, fan_out))
             if self.normalised and layer < self.depth:
                 if not self.normalises_activations:
-                    parameters.pop()
+                    parameters.pop()  # the normalisation would take the bias off again
                 parameters += [np.full(fan_out, 1 / self.scale), np.zeros(fan_out)]
         return parameters
-
-    @property
-    def _sine_scale(self) -> float:
-        return self.scale if self.kind in ("siren", "finer") else 1.0
-
-    def _weight_bound(self, layer: int, fan_in: int) -> float:
-        if self.kind in ("siren", "finer"):
-            return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / self._sine_scale
-        if self.kind in ("relu", "pe") and layer == self.depth:
-            return math.sqrt(6 / fan_in)
-        return 1 / math.sqrt(fan_in)
 
     @property
     def folded(self) -> "Network":
@@ -278,6 +314,13 @@ class Network:
         Notes
         -----
         The multiplication of ``Λ B`` costs ``O(width² count)`` a layer.
+
+        Examples
+        --------
+        >>> network = Network("relu", width=4, depth=1, normalised=True)
+        >>> folded = network.fold(network.initial(0), [(np.zeros(4), np.ones(4))])
+        >>> [parameter.shape for parameter in folded] == network.folded.shapes
+        True
         """
         xp = self._require_parameters(parameters)
         pairs = self._require_statistics(statistics, parameters[0])
@@ -343,8 +386,13 @@ class Network:
         array, shape (..., fan-in of the first layer)
             For pe the coordinates, then the sines and the cosines of ``2^k π x``, octave by
             octave, ``k < frequencies`` (Mildenhall et al. 2020); else the coordinates.
+
+        Examples
+        --------
+        >>> Network("pe", inputs=1, frequencies=1).encode(np.asarray([[0.5]])).round(3).tolist()
+        [[0.5, 1.0, 0.0]]
         """
-        if self.kind != "pe":
+        if not KINDS[self.kind].encodes:
             return coords
         xp = array_namespace(coords)
         octaves = xp.asarray(
@@ -371,4 +419,4 @@ def nyquist_frequencies(samples: int) -> int:
         At least 1. ``cos(2^k π x)`` has period ``2^(1-k)``, which must be at least two of the
         ``2/(samples - 1)`` between neighbours.
     """
-    return max(1, math.floor(math.log2(max(1, samples - 1) / 2)) + 1)
+    return max(1, (int(samples) - 1).bit_length() - 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_jax_array
 
 from iga_core.arrays import (
     Array,
@@ -16,6 +16,8 @@ from iga_core.arrays import (
     require_array,
     require_nonempty,
     require_shape,
+    same_device,
+    short,
 )
 
 BLOCK_BYTES = 32 * 2**20
@@ -67,6 +69,12 @@ class LayerFactors:
             (*self.cotangents.shape[:-1], "d_in"),
             "use the leading axes of the cotangents",
         )
+        for name in ("weight", "bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"{name}: expected True or False, got {short(getattr(self, name))}; "
+                    "say whether it is trained"
+                )
         if not (self.weight or self.bias):
             raise ValueError(
                 "weight, bias: expected at least one to be trained, got neither; "
@@ -163,7 +171,7 @@ class Lookup:
             raise TypeError(
                 f"indices: expected integers, got {self.indices.dtype}; convert them first"
             )
-        if device(self.indices) != device(self.cotangents):
+        if not same_device(self.indices, self.cotangents):
             raise ValueError(
                 f"indices: expected device {device(self.cotangents)}, got {device(self.indices)}; "
                 "move them first"
@@ -282,12 +290,10 @@ def _symmetric(factors: list[Factor]) -> Array:
 
 
 def _half(shares: list[Share], like: Array) -> Array:
-    """Sum symmetric shares: on a CPU, rows up to the end of the diagonal, and their mirror image.
-
-    Arrays that cannot be written to, JAX's, do not count as a CPU's.
-    """
+    """Sum symmetric shares: on a CPU, rows up to the diagonal's end, and their mirror image."""
     xp, n = array_namespace(like), like.shape[0]
-    count = math.ceil(n / HOST_ROWS) if on_host(like) else 1
+    in_place = on_host(like) and not is_jax_array(like)  # JAX's cannot be written to
+    count = math.ceil(n / HOST_ROWS) if in_place else 1
     if count == 1:
         return _total(share(slice(0, n), slice(0, n)) for share in shares)
     total = xp.empty((n, n), dtype=like.dtype, device=device(like))
@@ -308,6 +314,10 @@ def _listed(name: str, factors: Sequence[Factor]) -> list[Factor]:
         raise TypeError(
             f"{name}: expected a list of factors, got one {type(factors).__name__}; "
             "put it into a list"
+        )
+    if not isinstance(factors, Iterable):
+        raise TypeError(
+            f"{name}: expected a list of factors, got {short(factors)}; give one a parameter"
         )
     return list(factors)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace
 
-from iga_core.arrays import Array
+from iga_core.arrays import Array, is_traced
 
 Schedule: TypeAlias = Literal["constant", "step", "cosine"]
 Moments: TypeAlias = dict[str, list[Array]]
@@ -57,23 +57,32 @@ class Optimizer:
                 f"got {self.schedule!r}; name one of them"
             )
 
-    def decay(self, step: int, steps: int) -> float:
+    def decay(self, step: int, steps: int) -> Any:
         """Return the factor on the learning rate.
 
         Parameters
         ----------
         step, steps : int
-            This step, from 0, and how many there will be; later ones are as the end.
+            This step, from 0, and how many there will be; later ones are as the end. Under
+            `jax.jit` the step may be traced.
 
         Returns
         -------
         float
-            From 0 to 1.
+            From 0 to 1; an array () of a traced step.
         """
-        step = min(step, steps)
+        if self.schedule == "constant":
+            return 1.0
+        if is_traced(step):  # as under `jax.jit`, where no value is known and nothing may branch
+            xp = array_namespace(step)
+            done = xp.minimum(step / steps, xp.ones_like(step / steps))
+            if self.schedule == "cosine":
+                return (1 + xp.cos(math.pi * done)) / 2
+            return xp.where(done < STEP_AT, xp.ones_like(done), STEP_DROP * xp.ones_like(done))
+        done = min(step, steps) / steps
         if self.schedule == "cosine":
-            return (1 + math.cos(math.pi * step / steps)) / 2
-        return STEP_DROP if self.schedule == "step" and step >= STEP_AT * steps else 1.0
+            return (1 + math.cos(math.pi * done)) / 2
+        return STEP_DROP if done >= STEP_AT else 1.0
 
     def initial(self, parameters: list[Array]) -> Moments:
         """Return the moments before the first step: zeros like the parameters."""

@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     ) from None
 from click.core import ParameterSource
 
-from iga_core.network import Kind
+from iga_core.kinds import KINDS
 from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
 from iga_core.testing import NETWORKS
@@ -75,7 +75,7 @@ OPTIONS: dict[str, list["Decorator"]] = {
                 "in this file: the state of lpips.LPIPS(net='alex')."),
     ],
     "Network": [
-        _option("--network", Named(*get_args(Kind)), defaults.NETWORK, "Family of the network."),
+        _option("--network", Named(*KINDS), defaults.NETWORK, "Family of the network."),
         _option("--frequencies", FREQUENCIES, None, "Octaves of the encoding of pe, or nyquist: as "
                 "many as the signal can show.", f"{defaults.FREQUENCIES}; nyquist for one axis"),
         _option("--width", WHOLE, defaults.WIDTH, "Units of a hidden layer."),
@@ -100,20 +100,30 @@ OPTIONS: dict[str, list["Decorator"]] = {
         _option("--seed", WHOLE, defaults.SEED, "Of the initial parameters and of the sampling."),
     ],
     "Adjustment, of the methods iga and iga+fr": [
-        _option("--end", WHOLE, None, "Equalise the kernel's eigenvalues before this one.",
+        _option("--filter", Named(*defaults.FILTERS), defaults.FILTER, "Damp the kernel's large "
+                "eigenvalues, equalise the leading ones, or scale the means of the groups, without "
+                "a kernel."),
+        _option("--scale", NUMBER, None, "Of damp: factor on the level from which on it damps; "
+                "less damps more.", f"{defaults.SCALE:g}"),
+        _option("--factor", NUMBER, None, "Of scale: what the means are multiplied by.",
+                f"{defaults.FACTOR:g}"),
+        _option("--end", WHOLE, None, "Of equalise: the eigenvalues before this one.",
                 f"{defaults.END_SHARE:.0%} of the groups of a step"),
-        _option("--start", WHOLE, defaults.START, "The first of them."),
-        _option("--level", Named("next", "start"), defaults.LEVEL, "Bring them to eigenvalue END "
-                "(next) or START (start)."),
-        _option("--sampling", Named(*get_args(SamplingRule)), defaults.SAMPLING,
-                "Which points represent a group."),
-        _option("--samples", WHOLE, None, "Points of a group whose tangents are averaged.",
-                f"{defaults.SAMPLES}, or 1 at the centre"),
+        _option("--start", WHOLE, None, "Of equalise: the first of them.", f"{defaults.START}"),
+        _option("--level", Named("next", "start"), None, "Of equalise: bring them to eigenvalue "
+                "END (next) or START (start).", defaults.LEVEL),
         _option("--reach", Named("points", "mean"), defaults.REACH, "Transform the gradient at "
                 "every point, or its group means only."),
-        _option("--refresh", WHOLE, defaults.REFRESH, "Make a new transform every so many steps."),
-        _option("--outputs", Named("sum", "trace"), defaults.OUTPUTS, "Kernel of the channels' "
-                "sum, or mean of their kernels."),
+        _option("--sampling", Named(*get_args(SamplingRule)), None,
+                "Which points represent a group in the kernel.", defaults.SAMPLING),
+        _option("--samples", WHOLE, None, "Points of a group whose tangents are averaged.",
+                f"{defaults.SAMPLES}"),
+        _option("--outputs", Named("sum", "trace"), None, "Kernel of the channels' sum, or mean of "
+                "their kernels.", defaults.OUTPUTS),
+        _option("--refresh", WHOLE, None, "Make a new transform every so many steps.",
+                f"{defaults.REFRESH}, or 1 in batches"),
+        _option("--average", NUMBER, None, "Share of the old kernels in the new one, below 1.",
+                f"{defaults.AVERAGE:g}, or 0 in batches"),
     ],
     "Machine": [
         _option("--columns", WHOLE, None, "Positions of every group worked on at a time.",
@@ -198,12 +208,14 @@ def render(model: str, size: Size | None, output: str | None) -> int:
     "Backends to validate.",
     "all that can be used here",
 )
-@_option("--json", FILE, None, "New file for every difference, bound and verdict.")
+@_option("--json", FILE, None, "New file for every difference, bound and verdict; what is infinite "
+         "is null.")  # fmt: skip
 def validate(network: tuple[str, ...], seed: int, only: tuple[str, ...], json: str | None) -> int:
     """Compare every backend and device of this machine with NumPy in float64.
 
-    The same small problems on each: values, gradients, kernels, the transform, adjusted gradients
-    and 25 training steps. The exit code is 0 if no answer is further off than its bound.
+    The same small problems on each: values, gradients, kernels, transforms, adjusted gradients of
+    every filter, whole and in pieces, and 25 training steps. The exit code is 0 if no answer is
+    further off than its bound.
     """
     from iga_lab import display, validation
 
@@ -259,11 +271,14 @@ def _follow(run: "Run") -> int:
                 wished=lambda: interruption.wished,
                 watch=bars.watch,
                 save=run.save,
+                note=bars.note,
             )
         if interruption.wished:
             click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
         result = run.report()
     console = display.console()
+    if any(map(defaults.adjusted, run.settings.method)):
+        click.echo(f"IGA: {run.settings.filtering}\n")
     console.print(display.results_table(result))
     console.print()
     console.print(display.bands_table(result))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iga_core.filters import needs_kernel
 from iga_lab.figures import COLOURS, GREY, LABELS, description, new_figure, opened, png
 from iga_lab.results import Outcome
 from iga_lab.settings import Settings, adjusted
@@ -263,9 +264,11 @@ def _about_groups(settings: Settings) -> list[str]:
         what = f"patches of {' × '.join([str(s.patch)] * len(s.shape))}"
     lines = [f"{groups:,} {what}" + (f", {s.batch} a step" if s.batch else "")]
     if any(map(adjusted, s.method)):
-        lines += [
-            f"IGA: eigenvalues {s.start} to {s.end - 1} equalised",
-            f"sampling {s.sampling}, {s.samples} a patch",
-            f"reach {s.reach}, level {s.level}",
-        ]
+        level = f", level {s.level}" if s.filter == "equalise" else ""
+        lines += [f"IGA: {s.filtering}", f"reach {s.reach}{level}"]
+        if needs_kernel(s.spectral):
+            lines += [
+                f"sampling {s.sampling}, {s.samples} a patch",
+                f"refresh {s.refresh}, average {s.average:g}",
+            ]
     return lines

@@ -1,6 +1,7 @@
 """What a person sees in the terminal."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -106,6 +107,10 @@ class Bars(_Shown):
             line = f"{course.name:>6} {step:>{len(str(steps))}}/{steps}  {_numbers(course)}"
             self._console.print(line, markup=False)
 
+    def note(self, text: str) -> None:
+        """Say something, above the bars if there are any."""
+        self._console.print(text, markup=False)
+
 
 class _Numbers(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -201,12 +206,20 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     if len(failed) > LINES:
         failed[LINES:] = [f"failed: {len(failed) - LINES} more; --json FILE has them all"]
     ill_posed = [
-        f"ill-posed: {row.dtype}, {row.network} {row.case}: rounding the parameters alone changes "
-        f"it by {row.sensitivity:.1e}, so its bound would be {row.bound:.1e}, above {ILL_POSED}"
+        f"ill-posed: {row.dtype}, {row.network} {row.case}: {_why_ill_posed(row)}"
         for row in rows
         if row.status == "ill-posed"
     ]
     return [*failed, *dict.fromkeys(ill_posed)]
+
+
+def _why_ill_posed(row: Row) -> str:
+    if math.isinf(row.bound):
+        return f"other eigenvalues of its kernel are safe in {row.dtype} than in float64"
+    return (
+        f"rounding the parameters alone changes it by {row.sensitivity:.1e}, so its bound would be "
+        f"{row.bound:.1e}, above {ILL_POSED}"
+    )
 
 
 def results_table(result: Mapping[str, Any]) -> Table:

@@ -1,15 +1,17 @@
 """The curves and the spectrum of a fit, as PNG files in memory."""
 
 import io
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iga_array import MLP, empirical_ntk
-from iga_core import adjust, leading_eigenpairs
+from iga_core import Equalise
+from iga_core.filters import Filter
 from iga_lab.results import Outcome, equal_seconds
 from iga_lab.settings import Settings, adjusted
 from iga_lab.signals import coordinates, measured
@@ -43,13 +45,13 @@ class Spectrum:
         Of the kernel K, descending.
     after : ndarray of float64, shape (n,), or None
         Of S K, in the same order; None where nothing is adjusted, or K is not finite.
-    equalised : tuple of int
-        `start` and `end`, as they apply to these n groups.
+    filter : Filter, optional
+        That of the adjustment, as it applies to these n groups.
     """
 
     before: NDArray[np.float64]
-    after: NDArray[np.float64] | None
-    equalised: tuple[int, int]
+    after: NDArray[np.float64] | None = None
+    filter: Filter | None = None
 
 
 def curves(settings: Settings, outcomes: Sequence[Outcome]) -> bytes:
@@ -73,7 +75,7 @@ def curves(settings: Settings, outcomes: Sequence[Outcome]) -> bytes:
         axes.set_xlim(left=0)
         opened(axes)
         axes.legend(loc="lower right", frameon=False)
-    figure.suptitle(", ".join(description(settings)), fontsize=10, color=GREY)
+    _head(figure, settings)
     return png(figure)
 
 
@@ -107,7 +109,7 @@ def spectra(settings: Settings, name: str, steps: int, parameters: list[NDArray[
         axes.legend(loc="upper right", frameon=False)
     both[0].set_ylabel(f"eigenvalue of the eNTK\nat {len(found[0].before):,} group centres")
     both[0].set_ylim(*_limits(found))
-    figure.suptitle(", ".join(description(settings)), fontsize=10, color=GREY)
+    _head(figure, settings)
     return png(figure)
 
 
@@ -115,7 +117,8 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     """Return the spectrum at some parameters, in float64 on the host.
 
     Its values are NaN where the kernel is not finite. As many groups are taken, evenly, as take
-    part in a step; at most `SPECTRUM_GROUPS`, and `start` and `end` shrink in proportion.
+    part in a step; at most `SPECTRUM_GROUPS`, and `start` and `end` of `Equalise` shrink in
+    proportion.
     """
     count = min(settings.together, SPECTRUM_GROUPS)
     every = settings.groups.groups
@@ -125,21 +128,26 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     with np.errstate(all="ignore"):
         kernel = empirical_ntk(model, centres, outputs=settings.outputs)
     if not np.all(np.isfinite(kernel)):
-        return Spectrum(np.full(count, np.nan), None, (0, 0))
-    before = leading_eigenpairs(kernel, count)[0]
+        return Spectrum(np.full(count, np.nan))
+    values, vectors = (found[..., ::-1] for found in np.linalg.eigh(kernel))
     if not adjusted(name):
-        return Spectrum(before, None, (0, 0))
-    start = settings.start * count // settings.together
-    end = max(start + 1, settings.end * count // settings.together)
-    transform, _ = adjust(kernel, replace(settings.adjustment, start=start, end=end))
-    after = before.copy()
-    after[start:end] *= 1 - transform.weights
-    return Spectrum(before, after, (start, end))
+        return Spectrum(values)
+    chosen = settings.spectral
+    if isinstance(chosen, Equalise):
+        start = chosen.start * count // settings.together
+        end = max(start + 1, chosen.end * count // settings.together)
+        chosen = Equalise(end, start, chosen.level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some eigenvalues are rounding: it shows
+        S = chosen(kernel).matrix()
+    # S is a function of K, and has its eigenvectors.
+    gains = np.sum(vectors * (S * vectors if np.ndim(S) == 0 else S @ vectors), axis=0)
+    return Spectrum(values, gains * values, chosen)
 
 
 def _centres(settings: Settings) -> NDArray[np.float64]:
-    groups = settings.groups
-    return coordinates(settings.shape)[groups.columns(groups.centre, groups.centre + 1)[:, 0]]
+    index, centre = settings.groups.index, settings.groups.centre
+    return coordinates(settings.shape)[index[np.arange(len(index)), centre]]
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -168,6 +176,13 @@ def description(settings: Settings) -> list[str]:
     ]
 
 
+def _head(figure: "Figure", settings: Settings) -> None:
+    lines = [", ".join(description(settings))]
+    if any(map(adjusted, settings.method)):
+        lines.append(f"IGA: {settings.filtering}")
+    figure.suptitle("\n".join(lines), fontsize=10, color=GREY)
+
+
 def opened(axes: "Axes") -> None:
     """Leave axes without a frame, with a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -176,15 +191,15 @@ def opened(axes: "Axes") -> None:
 
 def _draw_spectrum(axes: "Axes", one: Spectrum) -> None:
     index = np.arange(len(one.before))
-    if one.after is not None:
-        start, end = one.equalised
+    if isinstance(one.filter, Equalise):
+        start, end = one.filter.start, one.filter.end
         axes.axvspan(start - 0.5, end - 0.5, color=COLOURS["iga"], alpha=0.07, linewidth=0,
                      label=f"equalised, {start} to {end - 1}")  # fmt: skip
     axes.plot(index, _positive(one.before), ".-", color=COLOURS["plain"], markersize=4, linewidth=1,
-              label="before the transform")  # fmt: skip
+              label="of the kernel")  # fmt: skip
     if one.after is not None:
         axes.plot(index, _positive(one.after), ".-", color=COLOURS["iga"], markersize=4,
-                  linewidth=1, label="after the transform")  # fmt: skip
+                  linewidth=1, label=f"after {type(one.filter).__name__}")  # fmt: skip
     axes.set_yscale("log")
     opened(axes)
 
@@ -196,7 +211,8 @@ def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _limits(found: list[Spectrum]) -> tuple[float, float]:
-    values = np.concatenate([_positive(one.before) for one in found])
+    drawn = [v for one in found for v in (one.before, one.after) if v is not None]
+    values = np.concatenate(list(map(_positive, drawn)))
     if np.all(np.isnan(values)):
         return 0.1, 10.0
     return float(np.nanmin(values)) / 2, float(np.nanmax(values)) * 3

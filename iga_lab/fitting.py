@@ -227,6 +227,7 @@ def race(
     wished: Callable[[], bool],
     watch: Callable[[Course], object],
     save: Callable[[], object],
+    note: Callable[[str], None],
 ) -> None:
     """Train all courses in turns of one step, so that what slows the machine slows them all.
 
@@ -240,12 +241,16 @@ def race(
         Told of every step.
     save : callable
         Called every `CHECKPOINT_SECONDS`, between steps.
+    note : callable
+        Told what the adjustment warns of, each once.
     """
     saved = time.monotonic()
     with warnings.catch_warnings():
         # Overflow is reported by the course.
         warnings.simplefilter("ignore", RuntimeWarning)
-        warnings.filterwarnings("ignore", "(cotangent|kernel): expected finite values")
+        warnings.filterwarnings("ignore", "kernel: expected finite values")
+        warnings.filterwarnings("default", "end: ")
+        warnings.showwarning = lambda message, *_, **__: note(str(message))
         while running := [course for course in courses if course.status == "interrupted"]:
             for course in running:
                 course.step()

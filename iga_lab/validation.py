@@ -127,7 +127,9 @@ def require_new_json(path: Path) -> None:
 
 
 def write_json(path: Path, rows: Sequence[Row], seed: int) -> None:
-    """Write the rows and where they were made; NaN and infinity become null.
+    """Write the rows and where they were made; what is infinite or NaN becomes null.
+
+    A difference of null is that of no answer, a bound of null that of an ill-posed case.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iga_core import SGD, Adam
+from iga_core import SGD, Adam, Damp, Equalise, Scale
 from tests import oracle
 from tests.test_optimizers import by_svd
 
@@ -20,27 +20,47 @@ class Dense:
         means = J.reshape(*points.shape[:2], *J.shape[1:]).mean(axis=1)
         return oracle.kernel(means, means, outputs)
 
-    def equalise(self, kernel, adjustment, cotangent):
-        a = adjustment
-        S = oracle.dense_transform(kernel, a.start, a.end, a.level)
-        values = np.linalg.eigvalsh(kernel)[::-1][: a.end + 1]
-        if a.reach == "points":
-            return values, np.einsum("ij,jpc->ipc", S, cotangent)
-        change = (S - np.eye(len(S))) @ cotangent.mean(axis=1)
-        return values, cotangent + change[:, None, :]
+    def transform(self, kernel, adjustment, cotangent):
+        return adjusted(dense(adjustment.filter, kernel), adjustment.reach, cotangent)
 
     def gradients(self, problem, parameters, adjustment=None, positions=None):
-        network, index = problem.network, problem.grouping.index
+        self.average = None
+        loss, gradients, _ = self.step(problem, parameters, adjustment, positions, None, 0)
+        return loss, gradients
+
+    def step(self, problem, parameters, adjustment, positions, S, step):
+        """Loss, gradients and S, made of the representatives unless it is given."""
+        network, grouping = problem.network, problem.grouping
         errors = self.evaluate(network, parameters, problem.coords) - problem.targets
         cotangent = 2 / errors.size * errors
         if adjustment is not None:
-            points = problem.coords[np.take_along_axis(index, positions, axis=1)]
-            kernel = self.kernel(network, parameters, points, adjustment.outputs)
-            cotangent[index] = self.equalise(kernel, adjustment, cotangent[index])[1]
+            if S is None:
+                S = self.made(problem, parameters, adjustment, positions)
+            own, rest = cotangent.copy(), grouping.rest
+            for k, columns in enumerate(problem.pieces(step)):
+                members = grouping.index[:, columns]
+                cotangent[members] = adjusted(S, adjustment.reach, own[members])
+                if k == 0 and adjustment.reach == "mean":
+                    change = (S - np.eye(len(S))) @ own[members].mean(axis=1)
+                    cotangent[rest] += change[grouping.neighbours]
         flat = np.tensordot(cotangent, oracle.jacobian(network, parameters, problem.coords), 2)
         parts = np.split(flat, np.cumsum([p.size for p in parameters])[:-1])
         gradients = [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
-        return np.mean(errors**2), gradients
+        return np.mean(errors**2), gradients, S
+
+    def made(self, problem, parameters, adjustment, positions):
+        kernel = None
+        if not isinstance(adjustment.filter, Scale):
+            points = np.take_along_axis(problem.grouping.index, positions, axis=1)
+            points = problem.coords[points]
+            kernel = self.kernel(problem.network, parameters, points, adjustment.outputs)
+            if adjustment.average and self.average is not None:
+                share = adjustment.average
+                kernel = share * self.average + (1 - share) * kernel
+            self.average = kernel
+        return dense(adjustment.filter, kernel, problem.grouping.groups)
+
+    average = None
 
     def train(self, problem, parameters, optimizer, adjustment, positions):
         if isinstance(optimizer, SGD):
@@ -52,12 +72,33 @@ class Dense:
             moves = [muon(rate) if p.ndim == 2 else adam(1e-3) for p in parameters]
         for move in moves:
             next(move)
-        for chosen in positions:
-            gradients = self.gradients(problem, parameters, adjustment, chosen)[1]
+        S = self.average = None
+        for step, chosen in enumerate(positions):
+            if adjustment is not None and step % adjustment.refresh == 0:
+                S = None
+            _, gradients, S = self.step(problem, parameters, adjustment, chosen, S, step)
             parameters = [
                 p + move.send(g) for p, move, g in zip(parameters, moves, gradients, strict=True)
             ]
+        self.average = None
         return parameters
+
+
+def dense(spectral, kernel, groups=None):
+    """S by its formula."""
+    if isinstance(spectral, Scale):
+        return spectral.factor * np.eye(len(kernel) if groups is None else groups)
+    if isinstance(spectral, Damp):
+        return oracle.damp(kernel, spectral.scale)
+    assert isinstance(spectral, Equalise)
+    return oracle.dense_transform(kernel, spectral.start, spectral.end, spectral.level)
+
+
+def adjusted(S, reach, cotangent):
+    if reach == "points":
+        return np.einsum("ij,jpc->ipc", S, cotangent)
+    change = (S - np.eye(len(S))) @ cotangent.mean(axis=1)
+    return cotangent + change[:, None, :]
 
 
 def descend(rate):

@@ -129,9 +129,8 @@ def dense_transform(kernel_matrix, start, end, level):
     """S by its formula, from all eigenpairs."""
     values, vectors = np.linalg.eigh(kernel_matrix)
     values, vectors = values[::-1], vectors[:, ::-1]
-    n = len(values)
-    safe = values > n * np.finfo(float).eps * values[0]
-    S = np.eye(n)
+    safe = values > 4 * np.finfo(float).eps * values[0]
+    S = np.eye(len(values))
     if not safe.any():
         return S
     reference = values[start] if level == "start" else values[: end + 1][safe[: end + 1]][-1]
@@ -139,6 +138,19 @@ def dense_transform(kernel_matrix, start, end, level):
         if safe[i]:
             S -= (1 - reference / values[i]) * np.outer(vectors[:, i], vectors[:, i])
     return S
+
+
+def damp(kernel_matrix, scale=1.0, eps=2.0**-52):
+    """Tikhonov's S by its formula, from all eigenpairs, the quiet groups cut out for μ."""
+    diagonal = np.diag(kernel_matrix)
+    loud = diagonal >= 1e-2 * diagonal.mean()
+    values = np.linalg.eigvalsh(kernel_matrix[np.ix_(loud, loud)])
+    safe = values[values > 4 * eps * np.linalg.norm(kernel_matrix[np.ix_(loud, loud)], 2)]
+    if len(safe) == 0:
+        return np.eye(len(kernel_matrix))
+    mu = scale * np.prod(safe ** (1 / len(safe)))
+    values, vectors = np.linalg.eigh(kernel_matrix)
+    return (vectors * (mu / (values + mu))) @ vectors.T
 
 
 def close(got, wanted, tolerance):

@@ -1,5 +1,6 @@
 """The shared suite: every backend passes it, the dense formulas do, and wrong backends do not."""
 
+import fnmatch
 import functools
 import math
 from dataclasses import replace
@@ -7,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import iga_core.adjustment
 from iga_array.conformance import ArrayBackend
-from iga_core.testing import ILL_POSED, NETWORKS, TOLERANCES, Case, cases
+from iga_core import Damp
+from iga_core.testing import ADJUSTED, ILL_POSED, NETWORKS, TOLERANCES, Case, cases
 from tests.conftest import missing
-from tests.dense import Dense
+from tests.dense import Dense, adjusted
 from tests.test_imports import loaded_by
 from tests.test_network import KINDS
 
@@ -24,11 +25,13 @@ PLACES = {
 }
 PER_NETWORK = [
     "forward", "gradient", "kernel/sum/1", "kernel/sum/4", "kernel/trace/1", "kernel/trace/4",
-    "transform/eigenvalues", "transform/points", "transform/mean", "adjusted/points",
-    "adjusted/mean", "steps/sgd", "steps/adam", "steps/muon",
+    "transform/equalise/points", "transform/equalise/mean", "transform/equalise/zero",
+    "transform/equalise/singular", "transform/raise/points", "transform/raise/mean",
+    "transform/damp/points", "transform/damp/mean", "transform/damp/zero",
+    "transform/damp/singular", "transform/scale/points", "transform/scale/mean",
+    *(f"adjusted/{name}" for name in ADJUSTED),
+    "steps/sgd", "steps/adam", "steps/muon", "steps/pieces",
 ]  # fmt: skip
-
-
 PLAIN = ["forward", "gradient", "steps/sgd", "steps/adam", "steps/muon"]
 
 
@@ -41,10 +44,11 @@ def suite(label):
     return cases(ArrayBackend(), [label])
 
 
+USABLE = [name for name in PLACES if not missing(name)]
+
+
 def on(name, dtype):
-    """Return the adapter, or skip."""
-    if reason := missing(name):
-        pytest.skip(reason)
+    """Return the adapter."""
     if name.startswith("torch"):
         from iga_torch.conformance import TorchBackend
 
@@ -60,14 +64,13 @@ def test_the_suite_is_what_was_asked_for():
     assert found == [(label, name) for label in NETWORKS[6:] for name in asked_of(label)]
     additions = {label.partition("+")[2] for label in NETWORKS}
     assert additions == {"", "fr", "bn"}
-    adjusted = {"values": 1e-10, "adjusted": 1e-8, "trained": 1e-6}
-    assert TOLERANCES["float64"] == adjusted
+    assert TOLERANCES["float64"] == {"values": 1e-10, "adjusted": 1e-12, "trained": 1e-9}
     assert TOLERANCES["float32"] == {"values": 1e-5, "adjusted": 1e-4, "trained": 1e-3}
 
 
 @pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", USABLE)
 def test_every_backend_agrees_with_the_reference(name, dtype, label):
     backend = on(name, dtype)
     rows = [case.check(backend) for case in suite(label)]
@@ -75,7 +78,10 @@ def test_every_backend_agrees_with_the_reference(name, dtype, label):
     assert {(row.backend, row.device, row.dtype) for row in rows} == {
         (name.removesuffix("-cuda"), PLACES[name], dtype)
     }
-    assert [row for row in rows if row.status != "pass"] == []
+    narrow = label in ("gabor", "gauss") and dtype == "float32"
+    allowed = ["adjusted/narrow/damp"] if narrow else []  # eigenvalues between the two dtypes' eps
+    assert [row for row in rows if row.status != "pass" and row.case not in allowed] == []
+    assert {row.status for row in rows} <= {"pass", "ill-posed"}
 
 
 @pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
@@ -83,16 +89,9 @@ def test_the_reference_agrees_with_the_dense_formulas(label):
     asked = [case for case in suite(label) if label == "relu" or "steps" not in case.name]
     rows = [case.check(Dense()) for case in asked]
     assert [row for row in rows if row.status != "pass"] == []
-    assert max(row.bound for row in rows) <= 1e-6
-
-
-@pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_training_does_not_track_on_an_accelerator(name, monkeypatch):
-    asked = [case for case in suite("siren") if case.name.startswith("steps")]
-    assert [case.check(ArrayBackend()).status for case in asked] == ["pass"] * 3
-    monkeypatch.setattr(iga_core.adjustment, "on_host", lambda _: False)
-    backend = on(name, "float64")
-    assert [case.check(backend).status for case in asked] == ["pass"] * 3
+    # "narrow" is ill-conditioned by intent: more groups than parameters.
+    assert max(row.bound for row in rows if "narrow" not in row.case) <= 1e-6
+    assert max(row.bound for row in rows) < ILL_POSED
 
 
 class Wrong(ArrayBackend):
@@ -142,16 +141,71 @@ class RestIsAdjusted(Wrong):
         return loss, super().gradients(quiet, parameters, adjustment, positions)[1]
 
 
+class RestStaysPlain(Wrong):
+    """Points in no group keep their gradient under "mean", as they once did."""
+
+    def gradients(self, problem, parameters, adjustment=None, positions=None):
+        grouping = problem.grouping
+        alone = replace(grouping, neighbours=np.full(len(grouping.rest), -1))
+        problem = replace(problem, grouping=alone)
+        return super().gradients(problem, parameters, adjustment, positions)
+
+
 class OtherReach(Wrong):
-    def equalise(self, kernel, adjustment, cotangent):
+    def transform(self, kernel, adjustment, cotangent):
         other = {"points": "mean", "mean": "points"}[adjustment.reach]
-        return super().equalise(kernel, replace(adjustment, reach=other), cotangent)
+        return super().transform(kernel, replace(adjustment, reach=other), cotangent)
 
 
-class Ascending(Wrong):
-    def equalise(self, *arguments):
-        values, adjusted = super().equalise(*arguments)
-        return values[::-1], adjusted
+class OtherFilter(Wrong):
+    """A third above μ."""
+
+    def transform(self, kernel, adjustment, cotangent):
+        if isinstance(adjustment.filter, Damp):
+            adjustment = replace(adjustment, filter=Damp(1.3))
+        return super().transform(kernel, adjustment, cotangent)
+
+
+class AllEigenvalues(Wrong):
+    """μ of the eigenvalues that are rounding noise, too."""
+
+    def transform(self, kernel, adjustment, cotangent):
+        if isinstance(adjustment.filter, Damp) and kernel.any():
+            values = np.abs(np.linalg.eigvalsh(kernel)) + 1e-30
+            mu = np.exp(np.log(values).mean())
+            S = mu * np.linalg.inv(kernel + mu * np.eye(len(kernel)))
+            return adjusted(S, adjustment.reach, cotangent)
+        return super().transform(kernel, adjustment, cotangent)
+
+
+class WholeMeans(Wrong):
+    """In pieces, the means of whole groups."""
+
+    def gradients(self, problem, parameters, *others):
+        return super().gradients(replace(problem, columns=None), parameters, *others)
+
+
+class Forgets(Wrong):
+    def train(self, problem, parameters, optimizer, adjustment, positions):
+        adjustment = adjustment and replace(adjustment, average=0)
+        return super().train(problem, parameters, optimizer, adjustment, positions)
+
+
+class RenewsAlways(Wrong):
+    def train(self, problem, parameters, optimizer, adjustment, positions):
+        adjustment = adjustment and replace(adjustment, refresh=1)
+        return super().train(problem, parameters, optimizer, adjustment, positions)
+
+
+class OtherColumns(Wrong):
+    """In pieces, always those of the first step."""
+
+    def train(self, problem, parameters, *others):
+        class Same(type(problem)):
+            def pieces(self, step=0):  # noqa: ARG002
+                return super().pieces(0)
+
+        return Dense().train(Same(**vars(problem)), parameters, *others)
 
 
 class OneStepLess(Wrong):
@@ -202,24 +256,36 @@ class Raising(Wrong):
         raise NotImplementedError("no training\nyet")
 
 
+MEANS = (
+    "adjusted/groupwise adjusted/damp adjusted/scale adjusted/pieces/damp adjusted/neighbours/* "
+    "adjusted/duplicates/* adjusted/narrow/damp adjusted/dead/damp"
+)
+"""Where the correction of means reaches points in no group."""
 MISTAKES = [
-    (Perturbed, "kernel", ""),
+    (Perturbed, "kernel/*", ""),
     (Shifted, "forward", ""),
-    (Plain, "adjusted", ""),
-    (OwnPositions, "adjusted", ""),
-    (SamePositions, "steps", ""),
-    (RestIsAdjusted, "adjusted", ""),
-    (OtherReach, "transform/points transform/mean", ""),
-    (Ascending, "transform/eigenvalues", ""),
-    (OneStepLess, "steps", ""),
-    (OtherRate, "steps", ""),
-    (BiasesStay, "steps", ""),
-    (NotANumber, "kernel", "ValueError: expected finite values, got NaN or infinity"),
+    (Plain, "adjusted/*", ""),
+    (OwnPositions, "adjusted/paper adjusted/groupwise adjusted/damp adjusted/damp/points "
+     "adjusted/pieces/* adjusted/neighbours/* adjusted/duplicates/* adjusted/narrow/damp", ""),
+    (SamePositions, "steps/*", ""),
+    (RestIsAdjusted, "adjusted/*", ""),
+    (RestStaysPlain, MEANS, ""),
+    (OtherReach, "transform/*/points transform/*/mean transform/*/singular", ""),
+    (OtherFilter, "transform/damp/points transform/damp/mean transform/damp/singular", ""),
+    (AllEigenvalues, "transform/damp/singular", ""),
+    (WholeMeans, "adjusted/pieces/damp", ""),
+    (Forgets, "steps/muon steps/pieces", ""),
+    (RenewsAlways, "steps/muon steps/pieces", ""),
+    (OtherColumns, "steps/pieces", ""),
+    (OneStepLess, "steps/*", ""),
+    (OtherRate, "steps/*", ""),
+    (BiasesStay, "steps/*", ""),
+    (NotANumber, "kernel/*", "ValueError: expected finite values, got NaN or infinity"),
     (WrongShape, "forward", "ValueError: expected float64 of shape (182, 3), got float64 of shape (3, 182)"),
     (Promoting, "forward", "ValueError: expected float64 of shape (182, 3), got longdouble"),
-    (Short, "gradient adjusted", "ValueError: expected "),
+    (Short, "gradient adjusted/*", "ValueError: expected "),
     (OfAnotherLibrary, "forward", "TypeError: expected NumPy arrays, got list"),
-    (Raising, "steps", "NotImplementedError: no training yet"),
+    (Raising, "steps/*", "NotImplementedError: no training yet"),
 ]  # fmt: skip
 
 
@@ -227,8 +293,9 @@ MISTAKES = [
 def test_a_mistake_is_caught_where_it_is_and_nowhere_else(mistake, caught, message):
     rows = [case.check(mistake()) for case in suite("siren")]
     failed = [row for row in rows if row.status == "fail"]
-    wanted = [name for name in PER_NETWORK if name.startswith(tuple(caught.split()))]
-    assert [row.case for row in failed] == wanted
+    assert [row.case for row in failed] == [
+        name for name in PER_NETWORK if any(fnmatch.fnmatch(name, p) for p in caught.split())
+    ]
     assert {row.status for row in rows} == {"pass", "fail"}
     for row in failed:
         if message:

@@ -8,16 +8,16 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-import iga_array.correcting
 from iga_array import MLP, Trainer
-from iga_array.activations import KERNELS, activated
-from iga_array.correcting import HELD_BYTES
-from iga_core import Adam, Adjustment, Grouping, Muon, Network
+from iga_array.activations import activated
+from iga_core import Adam, Adjustment, Equalise, Grouping, Muon, Network, Scale
+from iga_core.kinds import KINDS
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, backends
 from tests.conftest import missing
 from tests.oracle import close
 
+KERNELS = {name: kind.cuda for name, kind in KINDS.items()}
 DTYPES = {"float32": "float", "float64": "double"}
 HOST = """
 #include <cmath>
@@ -40,11 +40,7 @@ extern "C" void %s(const T* zs, T* values, T* slopes, int count) {
 
 @pytest.fixture
 def cupy():
-    if reason := missing("cupy"):
-        pytest.skip(reason)
-    import cupy
-
-    return cupy
+    return pytest.importorskip("cupy")
 
 
 def arguments(dtype):
@@ -79,22 +75,12 @@ def test_the_kernels_compute_what_numpy_computes(on_the_host, kind):
         np.testing.assert_allclose(mine, wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("kind", KERNELS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_kernel_computes_an_activation_and_its_derivative(cupy, kind, dtype):
-    import array_api_compat.cupy as xp
-
-    product, bias = arguments(dtype)
-    got = activated(xp, kind, cupy.asarray(product), cupy.asarray(bias))
-    for mine, wanted in zip(got, activated(np, kind, product, bias), strict=True):
-        np.testing.assert_allclose(mine.get(), wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
-
-
 ADJUSTMENTS = {
     "plain": None,
-    "paper": Adjustment(end=8),
-    "several of the largest": Adjustment(end=8, samples=3),
-    "group-wise": Adjustment(end=8, sampling="random", samples=2, reach="mean"),
+    "paper": Adjustment.paper(end=8),
+    "group-wise": Adjustment(Equalise(8), samples=2, refresh=1, average=0),
+    "damp": Adjustment(),
+    "scale": Adjustment(Scale(0.1)),
 }
 adjustments = pytest.mark.parametrize("adjustment", ADJUSTMENTS.values(), ids=ADJUSTMENTS)
 
@@ -113,51 +99,62 @@ def trainer(xp, adjustment, optimizer=None, kind="pe", columns=16):
     )
 
 
-@adjustments
-@pytest.mark.parametrize("held", [0, HELD_BYTES])
-@pytest.mark.parametrize("optimizer", [Adam(1e-3), Muon(1e-2)], ids=["adam", "muon"])
-def test_no_step_waits_for_the_gpu(cupy, adjustment, held, optimizer, monkeypatch):
-    monkeypatch.setattr(iga_array.correcting, "HELD_BYTES", held)
-    run = trainer(cupy, adjustment, optimizer)
-    busy = cupy.RawKernel(
-        'extern "C" __global__ void busy(long long ticks)'
-        "{ const long long start = clock64(); while (clock64() - start < ticks) {} }",
-        "busy",
-    )
-    busy((1,), (1,), (np.int64(1),))
-    for _ in range(3):
-        run.step()
-    for _ in range(5):  # another process may hold up this one
-        cupy.cuda.Device().synchronize()
-        busy((1,), (1,), (np.int64(10**9),))  # about half a second
-        run.step()
-        if not cupy.cuda.get_current_stream().done:
-            return
-    pytest.fail("the step returned only when the GPU was done with what came before")
+class TestOnAGPU:
+    """Not collected where there is none."""
 
+    __test__ = not missing("cupy")
 
-@adjustments
-def test_memory_is_taken_from_the_pool_and_does_not_grow(cupy, adjustment):
-    pool = cupy.cuda.MemoryPool()
-    with cupy.cuda.using_allocator(pool.malloc):
-        run = trainer(cupy, adjustment)
+    @pytest.mark.parametrize("kind", KERNELS)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_one_kernel_computes_an_activation_and_its_derivative(self, cupy, kind, dtype):
+        import array_api_compat.cupy as xp
+
+        product, bias = arguments(dtype)
+        got = activated(xp, kind, cupy.asarray(product), cupy.asarray(bias))
+        for mine, wanted in zip(got, activated(np, kind, product, bias), strict=True):
+            np.testing.assert_allclose(mine.get(), wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
+
+    @adjustments
+    @pytest.mark.parametrize("optimizer", [Adam(1e-3), Muon(1e-2)], ids=["adam", "muon"])
+    def test_no_step_waits_for_the_gpu(self, cupy, adjustment, optimizer):
+        run = trainer(cupy, adjustment, optimizer)
+        busy = cupy.RawKernel(
+            'extern "C" __global__ void busy(long long ticks)'
+            "{ const long long start = clock64(); while (clock64() - start < ticks) {} }",
+            "busy",
+        )
+        busy((1,), (1,), (np.int64(1),))
         for _ in range(3):
             run.step()
-        cupy.cuda.Device().synchronize()
-        taken, free = pool.total_bytes(), cupy.cuda.runtime.memGetInfo()[0]
-        for _ in range(10):
+        for _ in range(5):  # another process may hold up this one
+            cupy.cuda.Device().synchronize()
+            busy((1,), (1,), (np.int64(10**9),))  # about half a second
             run.step()
-        cupy.cuda.Device().synchronize()
-        assert pool.total_bytes() == taken > 0
-        assert cupy.cuda.runtime.memGetInfo()[0] > free - 2**20
+            if not cupy.cuda.get_current_stream().done:
+                return
+        pytest.fail("the step returned only when the GPU was done with what came before")
 
+    @adjustments
+    def test_memory_is_taken_from_the_pool_and_does_not_grow(self, cupy, adjustment):
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(pool.malloc):
+            run = trainer(cupy, adjustment)
+            for _ in range(3):
+                run.step()
+            cupy.cuda.Device().synchronize()
+            taken, free = pool.total_bytes(), cupy.cuda.runtime.memGetInfo()[0]
+            for _ in range(10):
+                run.step()
+            cupy.cuda.Device().synchronize()
+            assert pool.total_bytes() == taken > 0
+            assert cupy.cuda.runtime.memGetInfo()[0] > free - 2**20
 
-@adjustments
-@pytest.mark.parametrize("kind", ["pe", "siren"])
-def test_a_run_goes_as_on_numpy(cupy, adjustment, kind):
-    mine, wanted = (trainer(xp, adjustment, kind=kind) for xp in (cupy, np))
-    for _ in range(5):
-        close(mine.step().get(), wanted.step(), 1e-4)
+    @adjustments
+    @pytest.mark.parametrize("kind", ["pe", "siren"])
+    def test_a_run_goes_as_on_numpy(self, cupy, adjustment, kind):
+        mine, wanted = (trainer(xp, adjustment, kind=kind) for xp in (cupy, np))
+        for _ in range(5):
+            close(mine.step().get(), wanted.step(), 1e-4)
 
 
 def stand_in(monkeypatch, answer):

@@ -98,9 +98,12 @@ def test_result_contract(unbroken):
     assert isinstance(result["methods"]["iga"]["overhead_percent"], float)
     assert "overhead_percent" not in result["methods"]["plain"]
     assert result["settings"]["patch"] == 4
-    assert result["settings"]["end"] == 8
-    assert result["settings"]["samples"] == 2
-    assert result["settings"]["learning_rate"] == 5e-3
+    chosen = {
+        "filter": "damp", "scale": 1, "factor": None, "end": None, "start": None, "level": None,
+        "sampling": "random", "samples": 1, "reach": "mean", "outputs": "sum", "refresh": 5,
+        "average": 0.9, "learning_rate": 5e-3,
+    }  # fmt: skip
+    assert {name: result["settings"][name] for name in chosen} == chosen
     assert {"python", "numpy", "iga-core"} <= set(result["versions"])
     assert result["machine"]["cores"] >= 1
 
@@ -294,23 +297,103 @@ def test_non_finite_loss_of_every_method_fails(tmp_path):
             assert np.all(np.isfinite(array))
 
 
-def test_every_setting_reaches_the_run(tmp_path):
+FILTERS = [
+    {"filter": "damp", "scale": 0.3},
+    {"filter": "equalise", "end": 3, "start": 1, "level": "start"},
+    {"filter": "scale", "factor": 0.2},
+]
+
+
+@pytest.mark.parametrize("chosen", FILTERS)
+def test_every_setting_reaches_the_run(tmp_path, chosen):
     folder = tmp_path / "run"
-    given = {
-        "network": "siren", "method": "iga", "end": 3, "start": 1, "level": "start",
-        "sampling": "largest", "samples": 1, "reach": "points", "refresh": 1, "outputs": "trace",
-        "optimizer": "muon", "learning_rate": 1e-3, "schedule": "step", "columns": 2, "seed": 5,
+    kernel = {
+        "sampling": "largest", "samples": 1, "outputs": "trace", "refresh": 1, "average": 0,
+    }  # fmt: skip
+    given = chosen | (kernel if chosen["filter"] != "scale" else {}) | {
+        "network": "siren", "method": "iga", "reach": "points", "optimizer": "muon", "learning_rate": 1e-3, "schedule": "step", "columns": 2, "seed": 5,
         "dtype": "float64", "backend": "numpy", "device": "cpu", "frequencies": "nyquist",
         "batch": 8, "grouping": "blocks",
     }  # fmt: skip
+    none = {name for other in FILTERS for name in other} - set(chosen)
     options = [x for name in given for x in (f"--{name.replace('_', '-')}", given[name])]
     outcome = fit(folder, *options, steps=3)
     assert outcome.exit_code == 0, outcome.output
     settings = result_of(folder)["settings"]
     expected = given | {"method": ["iga"], "frequencies": 3, "shape": [16, 16], "channels": 3}
+    expected |= dict.fromkeys(none)
     assert {name: settings[name] for name in expected} == expected
     assert "overhead_percent" in result_of(folder)["methods"]["iga"]
     assert load_file(folder / "model-iga.safetensors")["layers.0.weight"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "said"),
+    [
+        (["--filter", "equalise"], {"end": 8, "refresh": 5}, "IGA: eigenvalues 0 to 7 equalised"),
+        (["--scale", 0.5], {"scale": 0.5}, "IGA: Damp with scale 0.5, 16 groups"),
+        (["--batch", 6, "--filter", "equalise"], {"end": 3, "refresh": 1, "average": 0},
+         "IGA: eigenvalues 0 to 2 equalised"),
+        (["--batch", 6], {"scale": 1, "refresh": 1, "average": 0}, "IGA: Damp, 6 groups"),
+        (["--filter", "scale", "--patch", 16], {"factor": 0.1}, "IGA: Scale 0.1, 1 group"),
+    ],
+)  # fmt: skip
+def test_defaults_of_filters(tmp_path, options, expected, said):
+    outcome = fit(tmp_path / "run", *options, steps=2)
+    assert outcome.exit_code == 0, outcome.output
+    settings = result_of(tmp_path / "run")["settings"]
+    assert {name: settings[name] for name in expected} == expected
+    assert said in outcome.stdout.splitlines()
+
+
+@pytest.mark.parametrize("method", ["plain", "iga"])
+@pytest.mark.parametrize("chosen", FILTERS)
+def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
+    """Against eigenvalues of an explicit Jacobian's kernel, and what each filter makes of them."""
+    from iga_lab import figures, settings, signals
+    from tests import oracle
+
+    given = {name: None for options in FILTERS for name in options} | chosen
+    given |= dict.fromkeys(settings.OF_A_KERNEL) | {
+        "network": "pe", "frequencies": 2, "method": ("plain", "iga"), "steps": 5, "width": 8,
+        "depth": 2, "patch": 3, "grouping": "patches", "batch": None, "reach": "mean",
+        "optimizer": "adam", "learning_rate": None, "schedule": "cosine", "columns": None,
+        "seed": 1, "dtype": "float32", "backend": "numpy", "device": "cpu", "lpips_weights": None,
+    }  # fmt: skip
+    found = settings.choose(given, signals.load("astronaut", (12, None)))
+    parameters = found.architecture(method).initial(1)
+    one = figures.spectrum(found, method, parameters)
+
+    x = np.linspace(-1, 1, 12)[1::3]
+    centres = np.stack([p.ravel() for p in np.meshgrid(x, x)], axis=1)
+    J = oracle.jacobian(found.architecture(method), parameters, centres)
+    values = np.linalg.eigvalsh(oracle.kernel(J, J, "sum"))[::-1]
+    np.testing.assert_allclose(one.before, values, atol=1e-12 * values[0])
+    if method == "plain":
+        assert (one.after, one.filter) == (None, None)
+        return
+    mu = 0.3 * np.exp(np.mean(np.log(values)))
+    wanted = {
+        "damp": values * mu / (values + mu),
+        "equalise": np.concatenate([values[:1], [values[1]] * 2, values[3:]]),
+        "scale": 0.2 * values,
+    }[chosen["filter"]]
+    np.testing.assert_allclose(one.after, wanted, rtol=1e-9)
+    # With fewer groups than a step has, `start` and `end` keep their shares.
+    monkeypatch.setattr(figures, "SPECTRUM_GROUPS", 12)
+    fewer = figures.spectrum(found, method, parameters)
+    assert len(fewer.before) == len(fewer.after) == 12
+    if chosen["filter"] == "equalise":
+        assert (fewer.filter.start, fewer.filter.end) == (0, 2)
+
+
+def test_what_the_filter_warns_of_is_said_once(tmp_path):
+    given = ["--network", "relu", "--width", 2, "--depth", 1, "--filter", "equalise", "--end", 15]
+    outcome = fit(tmp_path / "run", *given, "--refresh", 1)
+    assert outcome.exit_code == 0, outcome.output
+    words = " ".join(outcome.stderr.split())
+    assert words.count("end: not all of the 15 leading eigenvalues exceed") == 1
+    assert "Warning" not in words
 
 
 def test_default_folder_and_a_whole_grey_picture(tmp_path, monkeypatch):
@@ -382,7 +465,7 @@ def test_help_and_version():
     text = iga("fit", "--help").output
     parameters = main.commands["fit"].params
     options = [option for parameter in parameters for option in parameter.opts[:1]]
-    assert len(options) == 30
+    assert len(options) == 34
     for option in options[1:]:
         assert f"{option} " in text
     assert version("iga-core") in iga("--version").output

@@ -40,6 +40,9 @@ def refuse(*arguments):
     return line
 
 
+EQUALISE = ["--filter", "equalise"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -68,11 +71,26 @@ def refuse(*arguments):
         (["--size", "32", "--patch", "33"], "the shorter side's 32 pixels, got 33"),
         (["--size", "32x8", "--patch", "9"], "the shorter side's 8 pixels, got 9"),
         (["--patch", "0"], "patch: expected at least 1"),
-        (["--size", "16", "--patch", "4", "--end", "16"], "less than the 16 groups, got 16"),
+        ([*EQUALISE, "--size", "16", "--patch", "4", "--end", "16"], "the 16 groups, got 16"),
         (["--size", "16", "--patch", "16"], "room for two groups of 256 points"),
-        (["--end", "0"], "end: expected at least 1"),
-        (["--end", "5", "--start", "5"], "less than end = 5, got 5"),
-        (["--start", "-1"], "start: expected at least 0"),
+        ([*EQUALISE, "--end", "0"], "end: expected at least 1"),
+        ([*EQUALISE, "--end", "5", "--start", "5"], "less than end = 5, got 5"),
+        ([*EQUALISE, "--start", "-1"], "start: expected at least 0"),
+        (["--filter", "dmap"], "did you mean 'damp'"),
+        (["--end", "5"], "filter: expected --filter equalise with --end, got 'damp'; "),
+        (["--filter", "scale", "--start", "0", "--level", "next"],
+         "--filter equalise with --start, --level, got 'scale'; choose it or leave out --start, "),
+        ([*EQUALISE, "--scale", "1"], "--filter damp with --scale, got 'equalise'"),
+        (["--factor", "0.1"], "--filter scale with --factor, got 'damp'"),
+        (["--filter", "scale", "--samples", "2", "--average", "0"],
+         "a filter that has a kernel with --samples, --average, got 'scale'"),
+        (["--scale", "0"], "scale: expected a positive number, got 0"),
+        (["--scale", "nan"], "got nan"),
+        (["--filter", "scale", "--factor", "-1"], "factor: expected a number from 0"),
+        (["--average", "1"], "average: expected a"),
+        (["--average", "most"], "got 'most'"),
+        (["--batch", "9", "--refresh", "2"], "refresh: expected 1 with --batch, got 2"),
+        (["--batch", "9", "--average", "0.5"], "average: expected 0 with --batch, got 0.5"),
         (["--samples", "0"], "samples: expected at least 1"),
         (["--size", "16", "--patch", "2", "--samples", "5"], "the 4 points of a group, got 5"),
         (["--sampling", "centre", "--samples", "2"], "expected 1 with sampling='centre', got 2"),
@@ -85,8 +103,8 @@ def refuse(*arguments):
         (["--steps", "1.5"], "got '1.5'"),
         (["--width", "0"], "width: expected at least 1"),
         (["--depth", "-1"], "depth: expected at least 1"),
-        (["--width", "9999999"], "free memory"),
-        (["--depth", "9999999999"], "free memory"),
+        (["--width", "9999999"], "at most 2147483648 parameters in all, got 200000279999973"),
+        (["--depth", "9999999999"], "depth: expected at most 10000"),
         (["--frequencies", "0"], "frequencies: expected at least 1"),
         (["--frequencies", "33"], "at most 32"),
         (["--frequencies", "many"], "'nyquist', got 'many'"),
@@ -95,7 +113,7 @@ def refuse(*arguments):
         (["--resume", "."], "has no checkpoint"),
         (["--resume", "nowhere"], "has no checkpoint"),
     ],
-)
+)  # fmt: skip
 def test_settings(arguments, said):
     assert said in refuse("fit", *arguments)
 
@@ -104,8 +122,16 @@ def test_kernel_that_does_not_fit_in_memory(monkeypatch):
     monkeypatch.setattr(hardware, "available_memory", lambda: 50_000_000)
     line = refuse("fit", "--size", "96", "--patch", "1")
     assert "50 MB" in line
-    assert f"{5 * 4 * 9216**2 / 1e9:.3g} GB" in line
+    assert f"{10 * 8 * 9216**2 / 1e9:.3g} GB" in line
     assert "9,216 groups" in line
+
+
+@pytest.mark.parametrize("given", [("--width", 9999), ("--depth", 9999)])
+def test_network_that_does_not_fit_in_memory(monkeypatch, given):
+    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000_000)
+    line = refuse("fit", *given)
+    assert "width: expected to fit in 1 GB of free memory" in line
+    assert "parameters, which takes" in line
 
 
 def test_missing_library_is_named_with_its_command(monkeypatch):
@@ -145,8 +171,9 @@ def _interrupted(tmp_path_factory):
 
     given = {
         "network": NETWORK, "frequencies": 2, "method": METHODS, "steps": 5, "width": 4,
-        "depth": 1, "patch": 4, "end": None, "start": 0, "level": "next", "sampling": "random",
-        "samples": None, "reach": "mean", "refresh": 1, "outputs": "sum", "optimizer": "adam",
+        "depth": 1, "patch": 4, "filter": "damp", "scale": None, "factor": None, "end": None,
+        "start": None, "level": None, "sampling": None, "samples": None, "reach": "mean",
+        "outputs": None, "refresh": None, "average": None, "optimizer": "adam",
         "learning_rate": None, "schedule": "cosine", "columns": None, "seed": 0,
         "dtype": "float32", "backend": "numpy", "device": None, "grouping": "patches",
         "batch": None, "lpips_weights": None,

@@ -311,12 +311,15 @@ def test_runs_and_models_of_another_version_are_named(fitted):
     model = folder / "model-plain.safetensors"
     arrays, metadata = load_file(model), metadata_of(model)
     old = {name: value for name, value in metadata.items() if name != "format"}
-    for changed, said in ((old, "format 1"), (metadata | {"format": "3"}, "format 3")):
+    others = {name: metadata | {"format": name} for name in ("2", "4")} | {"1": old}
+    for number, changed in others.items():
+        said = f"of format {number}, written by iga-core 0.0.9"
         save_file(arrays, model, changed | {"version": "0.0.9"})
         line = refuse("render", model)
         assert said in line
-        assert "written by iga-core 0.0.9" in line
-        save_file(arrays, folder / "checkpoint.safetensors", changed | {"kind": "checkpoint"})
+        assert "expected a model of format 3" in line
+        other = changed | {"kind": "checkpoint", "version": "0.0.9"}
+        save_file(arrays, folder / "checkpoint.safetensors", other)
         assert said in refuse("fit", "--resume", folder)
 
 

@@ -119,9 +119,10 @@ def test_killed_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
     [
         "--network finer --optimizer sgd --schedule step --sampling largest --outputs trace "
         "--patch 3 --columns 3",
-        "--network gauss --level start --start 1 --end 3 --sampling centre --reach points "
+        "--network gauss --filter equalise --level start --start 1 --end 3 --sampling centre --reach points "
         "--patch 5 --refresh 2 --dtype float64",
         "--network siren --optimizer muon --columns 1",
+        "--network relu --filter scale --factor 0.05 --patch 5",
     ],
 )
 def test_every_setting(tmp_path, options):
@@ -212,7 +213,7 @@ def test_a_missing_library_is_named_with_its_command(monkeypatch):
 def test_settings_that_do_not_fit():
     assert "did you mean 'torch'" in refuse("fit", "--backend", "torhc")
     assert "less than the 16 groups" in refuse(
-        "fit", *TORCH, "--size", "16", "--patch", "4", "--end", "16"
+        "fit", *TORCH, "--size", "16", "--patch", "4", "--filter", "equalise", "--end", "16"
     )
     assert "columns: expected at least 1" in refuse("fit", *TORCH, "--columns", "0")
     assert "--backend torch" in refuse("fit", "--device", "cuda")

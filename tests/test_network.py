@@ -209,6 +209,13 @@ def test_nyquist_frequencies_are_the_most_that_can_be_told_apart(samples):
     ("settings", "error", "message"),
     [
         ({"kind": "sirn"}, ValueError, "kind: expected one of .* did you mean 'siren'"),
+        ({"kind": "ReLU"}, ValueError, "kind: expected one of .* got 'ReLU'; did you mean 'relu'"),
+        ({"kind": ["relu"]}, ValueError, "kind: expected one of .*, got "),
+        (
+            {"kind": "x" * 10**6},
+            ValueError,
+            r"kind: expected one of .*, got 'x{59}\.\.\.; name one",
+        ),
         ({"kind": "relu", "width": 0}, ValueError, "width: expected at least 1, got 0"),
         ({"kind": "relu", "depth": 1.5}, TypeError, "depth: expected a whole number"),
         ({"kind": "pe", "frequencies": 0}, ValueError, "frequencies: expected at least 1"),
@@ -222,6 +229,11 @@ def test_nyquist_frequencies_are_the_most_that_can_be_told_apart(samples):
         ({"kind": "siren", "normalised": True}, ValueError, "normalised: .*False for siren.*phase"),
         ({"kind": "relu", "normalised": "yes"}, ValueError, "normalised: expected False, True or"),
         ({"kind": "relu", "normalised": 1}, ValueError, "normalised: expected False, True or"),
+        (
+            {"kind": "relu", "normalised": np.zeros(9)},
+            ValueError,
+            r"normalised: .*of shape \(9,\);",
+        ),
     ],
 )
 def test_bad_settings_say_what_to_do(settings, error, message):
@@ -236,14 +248,44 @@ def test_bad_settings_say_what_to_do(settings, error, message):
         ({"high": 1.5}, TypeError, "high: expected a whole number"),
         ({"phases": 0}, ValueError, "phases: expected at least 1"),
         ({"low": 0, "high": 0}, ValueError, "low, high: expected at least one frequency"),
-        ({"alpha": 0.0}, ValueError, "alpha: expected a positive finite number"),
-        ({"alpha": math.inf}, ValueError, "alpha: expected a positive finite number"),
+        ({"alpha": 0.0}, ValueError, "alpha: expected a number from 1e-30 to below"),
+        ({"alpha": math.inf}, ValueError, "alpha: expected a number from 1e-30 to below"),
         ({"alpha": "small"}, TypeError, "alpha: expected a number"),
     ],
 )
 def test_bad_frequencies_say_what_to_do(settings, error, message):
     with pytest.raises(error, match=message):
         Fourier(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "pe", "frequencies": 2000}, "frequencies: expected at most 64, got 2000; lower"),
+        (
+            {"kind": "relu", "width": 10**6},
+            "width, depth: expected at most 2147483648 param.*lower",
+        ),
+        ({"kind": "relu", "width": 10**12}, "width: expected at most 2147483648"),
+        ({"kind": "relu", "depth": 10**9, "width": 1}, "depth: expected at most 10000"),
+        ({"kind": "relu", "outputs": 2**31}, "width, depth: expected at most"),
+        ({"kind": "relu", "fourier": Fourier(low=10**9)}, "width, depth: expected at most"),
+    ],
+)
+def test_what_no_memory_holds_is_refused_before_it_is_taken(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Network(**settings)
+
+
+def test_a_huge_basis_is_refused():
+    with pytest.raises(ValueError, match="low, high, phases: expected a basis of at most 21474836"):
+        Fourier(low=10**12).basis(4, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_most_frequencies_are_finite(dtype):
+    coords = np.asarray([[-1.0, 1.0, 1e-18]], dtype)
+    assert np.isfinite(Network("pe", inputs=3, frequencies=64).encode(coords)).all()
 
 
 def test_bad_parts_to_fold_say_what_to_do():

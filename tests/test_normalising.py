@@ -5,7 +5,7 @@ import pytest
 
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Grouping, Muon
-from iga_core.batches import batch_of
+from iga_core.grouping import batch_of
 from tests.oracle import close, evaluate, jacobian
 from tests.test_training import COORDS, GROUPING, NORMALISED, TARGETS, flat, network_of, trainer
 
@@ -109,7 +109,7 @@ def test_divergence_leaves_a_model_that_can_be_called():
 
 
 def test_an_adjustment_is_refused_in_training_and_taken_after_the_fold():
-    settings = {"grouping": Grouping.patches((7, 9), (2, 3)), "adjustment": Adjustment(end=3)}
+    settings = {"grouping": Grouping.patches((7, 9), (2, 3)), "adjustment": Adjustment()}
     model = iga_array.MLP(network_of("relu+bn"), dtype=np.float64)
     with pytest.raises(
         ValueError, match=r"adjustment: expected None for relu.bn.*all others.*fold"

@@ -1,4 +1,4 @@
-"""The paper's tables at their smallest, and what they are put together from."""
+"""The paper's tables and the other benchmarks at their smallest, and what they are made of."""
 
 import dataclasses
 import json
@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks import quality, step_time
 from benchmarks.paper import systems, trained, training
 from benchmarks.paper.__main__ import TABLES, main
 from benchmarks.paper.signals import SOLIDS, sample, sources, split
 from benchmarks.paper.store import ABOUT, Finished, Store, key
 from benchmarks.paper.tables import Study, name_of, of_row, run_name, value
-from iga_core import Adjustment, adjust
+from iga_core import Adjustment, Equalise, Scale
 from iga_lab.errors import InputError
 
 NAMES = ["functions", *TABLES]
@@ -110,7 +111,7 @@ class TestStore:
 
     def test_a_folder_of_another_format_is_refused(self, tmp_path):
         (tmp_path / "format.json").write_text(json.dumps(ABOUT | {"format": ABOUT["format"] + 1}))
-        with pytest.raises(InputError, match=r"expected runs of format 1.*, got format 2"):
+        with pytest.raises(InputError, match=r"expected runs of format 2.*, got format 3"):
             Store(tmp_path)
 
     def test_a_folder_of_other_files_is_refused(self, tmp_path):
@@ -208,33 +209,47 @@ class TestFigures:
         assert {len(set(r)) for r in (trained.SGD_RATES | trained.MUON_RATES).values()} == {3}
 
 
-class TestControls:
+class TestAdjustments:
     KERNEL = np.diag(np.arange(12.0, 0.0, -1.0))
+    PRESET = systems.PRESETS["small"]
 
-    def control(self, name):
-        made = training.CONTROLS[name](adjust, 0, self.KERNEL, Adjustment(end=4), None)[0]
-        return made, adjust(self.KERNEL, Adjustment(end=4), None)[0]
+    def adjustment(self, method, control=""):
+        row = systems.image_row(self.PRESET, "pe", method)
+        row = dataclasses.replace(row, control=control)
+        case = described(self.PRESET, row, "astronaut", 1e-3, seed=7)
+        return training.adjustment(case)
+
+    def test_a_row_has_the_settings_that_its_table_says(self):
+        assert self.adjustment("plain") is None
+        assert self.adjustment("iga") == Adjustment(
+            Equalise(10), "largest", 1, "points", refresh=1, average=0, seed=7
+        )
+        assert self.adjustment("groupwise") == Adjustment(
+            Equalise(32), "random", 2, "mean", refresh=1, average=0, seed=7
+        )
+
+    @pytest.mark.parametrize("control", training.CONTROLS)
+    def test_a_control_is_another_filter_and_nothing_else(self, control):
+        controlled, plain = self.adjustment("iga", control), self.adjustment("iga")
+        assert controlled.filter == training.CONTROLS[control](plain.filter, 7)
+        assert dataclasses.replace(controlled, filter=plain.filter) == plain
 
     def test_random_vectors_keep_the_gains(self):
-        made, true = self.control("vectors")
-        np.testing.assert_array_equal(made.weights, true.weights)
-        np.testing.assert_allclose(made.vectors.T @ made.vectors, np.eye(4), atol=1e-12)
-        spectrum = np.sort(np.linalg.eigvalsh(made.matrix()))
-        np.testing.assert_allclose(spectrum, np.sort(np.linalg.eigvalsh(true.matrix())), atol=1e-12)
-        assert np.abs(made.matrix() - true.matrix()).max() > 0.1
+        true = Equalise(4)(self.KERNEL).matrix()
+        made = training.RandomVectors(Equalise(4), 0)(self.KERNEL).matrix()
+        gains = np.diagonal(true)
+        Q = np.linalg.qr(np.random.default_rng([0, 12]).normal(size=(12, 12)))[0]
+        np.testing.assert_allclose(made, (Q * gains) @ Q.T, atol=1e-12)
+        assert np.abs(made - true).max() > 0.1
 
     def test_a_random_kernel_does_not_depend_on_the_network(self):
-        made, _ = self.control("kernel")
-        other = training.CONTROLS["kernel"](adjust, 0, 2 * self.KERNEL, Adjustment(end=4), None)[0]
-        np.testing.assert_array_equal(made.matrix(), other.matrix())
-
-    def test_only_the_run_that_asks_is_controlled(self):
-        from iga_array import correcting
-
-        case = {"control": "vectors", "seed": 0, "backend": "numpy"}
-        with training._control(case):
-            assert correcting.adjust is not adjust
-        assert correcting.adjust is adjust
+        control = training.RandomKernel(Equalise(4), 0)
+        made, other = control(self.KERNEL).matrix(), control(2 * self.KERNEL).matrix()
+        np.testing.assert_array_equal(made, other)
+        features = np.random.default_rng([0, 12]).normal(size=(12, 12))
+        assert np.abs(made - Equalise(4)(self.KERNEL).matrix()).max() > 0.1
+        spectrum = np.sort(np.linalg.eigvals(made @ features @ features.T).real)
+        np.testing.assert_allclose(spectrum[-5:], spectrum[-1])
 
 
 @pytest.mark.parametrize("name", systems.PRESETS)
@@ -268,12 +283,14 @@ def test_the_last_update_may_be_the_one_that_overflows():
 
 
 @pytest.mark.parametrize("kind", ["image", "shape"])
-@pytest.mark.parametrize("control", ["", "vectors", "kernel"])
-def test_both_backends_give_a_run_the_same_figures(kind, control):
+@pytest.mark.parametrize(
+    ("method", "control"), [("bn", ""), ("iga", ""), ("iga", "vectors"), ("iga", "kernel")]
+)
+def test_both_backends_give_a_run_the_same_figures(kind, method, control):
     pytest.importorskip("torch")
     preset = systems.PRESETS["smoke"]
     rows = systems.image_rows(preset) if kind == "image" else systems.shape_rows(preset)
-    row = dataclasses.replace(next(r for r in rows if r.method == "iga"), control=control)
+    row = dataclasses.replace(next(r for r in rows if r.method == method), control=control)
     source = "astronaut" if kind == "image" else "torus"
     found = [
         training.run(described(preset, row, source, 1e-3, backend=backend)).result
@@ -289,17 +306,16 @@ def test_an_accelerator_is_waited_for_once_a_block():
     assert list(training._blocks({"device": "cpu", "steps": 3}, set())) == [1, 1, 1]
 
 
-def test_seeds_reach_the_batches_and_the_representatives():
-    preset = systems.PRESETS["smoke"]
-    row = systems.shape_rows(preset)[3]
-    assert row.method == "iga"
-    made = []
-    for seed in (0, 1):
+def test_seeds_reach_the_batches():
+    preset, start, losses = systems.PRESETS["smoke"], None, []
+    row = next(row for row in systems.shape_rows(preset) if row.method == "iga")
+    for seed in (0, 1, 0):
         case = described(preset, row, "torus", 1e-3, seed=seed)
         trainer = training.training(case, sample("torus", "shape", (12, 12, 12)))
-        trainer.step()
-        made.append((trainer._corrector.adjustment.seed, float(trainer.loss)))
-    assert [seed for seed, _ in made] == [0, 1]
+        start = trainer.parameters if start is None else start
+        trainer.model.parameters = start
+        losses.append(float(trainer.step()))
+    assert losses[0] == losses[2] != losses[1]
 
 
 @pytest.mark.parametrize("name", ["optimizers", "end"])
@@ -325,3 +341,78 @@ def test_a_folder_of_both_kinds_serves_both(tmp_path):
     assert _data(str(tmp_path), "image", False) == str(tmp_path)
     assert _data(str(tmp_path), "image", True) is None
     assert _data(None, "image", False) is None
+
+
+class TestQuality:
+    def test_a_stopped_call_goes_on_and_makes_its_table(self, tmp_path):
+        arguments = ["--smoke", "--jobs", "1", "--output", str(tmp_path)]
+        quality.main([*arguments, "--seeds", "1"])
+        kept = tmp_path / "quality-curves.jsonl"
+        lines = kept.read_text().splitlines()
+        # Tuning, and two of all methods, but one of those that do not depend on the patch.
+        assert len(lines) == 3 * (4 * 4 + 2 * 3 + 2)
+        kept.write_text("\n".join(lines[:-1]) + "\n")
+        quality.main([*arguments, "--seeds", "1"])
+        again = kept.read_text().splitlines()
+        assert again[:-1] == lines[:-1]
+        assert json.loads(again[-1]) == json.loads(lines[-1])
+        table = (tmp_path / "quality.md").read_text()
+        assert [table.count(f"| {method}") for method in quality.METHODS] == [8, 8, 6, 8, 6]
+        rows = json.loads((tmp_path / "quality.json").read_text())["rows"]
+        assert len(rows) == 3 * 2 * len(quality.METHODS)
+
+    def test_methods_are_what_the_table_says(self):
+        half = Adjustment(Equalise(72), "random", 2, "mean", refresh=1, average=0)
+        assert quality.adjustment("half", 144) == half
+        assert quality.adjustment("scale 0.2", 144) == Adjustment(Scale(0.2))
+        assert quality.adjustment("damp", 144) == Adjustment()
+        assert quality.adjustment("plain", 144) is None
+        full = quality.SIZES["full"]
+        assert [full.groups(patch) for patch in full.tuned] == [1, 16, 144, 576]
+
+    def test_scale_is_tuned_on_a_seed_of_its_own_and_never_to_one_that_diverged(self):
+        figures = {"scale 0.05": float("nan"), "scale 0.1": 1.0, "scale 0.2": 3.0, "scale 0.5": 2.0}
+
+        def runs(cases):
+            assert {case[4] for case in cases} == {quality.TUNING_SEED}
+            return [dict(zip(quality.CASE, c, strict=True), median=figures[c[3]]) for c in cases]
+
+        best = quality.tuned("smoke", runs)
+        assert {run["method"] for run in best.values()} == {"scale 0.2"}
+        assert best.keys() == quality.RATES.keys()
+
+    def test_differences_are_of_the_same_seed(self):
+        gains = {"pe": [1.0, 2.0, 3.0], "siren": [0.0, 0.0, 0.0], "relu": [-1.0, 1.0, 0.0]}
+        rows = [
+            {"network": network, "patch": 8, "method": method,
+             "median": [10 * k + g * (method == "damp") for k, g in enumerate(gain)]}
+            for network, gain in gains.items() for method in quality.METHODS
+        ]  # fmt: skip
+        found = {(r["over"], r["network"]): r for r in quality.differences(rows)}
+        for other in quality.COMPARED:
+            for network, gain in gains.items():
+                row = found[other, network]
+                assert row["gain"] == pytest.approx(statistics.mean(gain))
+                assert row["error"] == pytest.approx(statistics.stdev(gain) / 3**0.5)
+            means = [statistics.mean(of_a_seed) for of_a_seed in zip(*gains.values(), strict=True)]
+            assert found[other, "mean"]["gain"] == pytest.approx(statistics.mean(means))
+            assert found[other, "mean"]["error"] == pytest.approx(statistics.stdev(means) / 3**0.5)
+
+
+class TestStepTimes:
+    def test_cases_that_are_not_asked_for_stay(self, tmp_path):
+        arguments = ["--smoke", "--output", str(tmp_path), "--only"]
+        step_time.main([*arguments, "small"])
+        small = json.loads((tmp_path / "step-time.json").read_text())
+        step_time.main([*arguments, "large"])
+        both = json.loads((tmp_path / "step-time.json").read_text())
+        assert both["rows"][:8] == small["rows"]
+        assert len(small["rows"]) == 8
+        assert list(both["cases"]) == ["small", "numpy", "torch", "loop"]
+        assert (tmp_path / "step-time.md").read_text().count("| 1.03 |") == 6
+
+    @pytest.mark.parametrize("name", step_time.CASES)
+    def test_a_round_has_as_many_transforms_as_any_other(self, name):
+        case = step_time.CASES[name]
+        found = step_time.adjustments(256)
+        assert all(case.steps % found[variant].refresh == 0 for variant in case.variants)

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iga_core import representatives
-from iga_core.sampling import Largest
 
 
 def scores_with_ties(seed, shape):
@@ -18,19 +17,6 @@ def test_largest_takes_the_largest_and_of_ties_the_lowest(seed, n, p, channels, 
     totals = np.abs(cotangent).sum(axis=-1)
     wanted = [sorted(range(p), key=lambda k: (-row[k], k))[:samples] for row in totals]
     np.testing.assert_array_equal(representatives(cotangent, "largest", samples), wanted)
-
-
-@given(st.integers(0, 999), st.integers(1, 150), st.integers(1, 40), st.data())
-def test_pieces_find_what_the_whole_does(seed, p, columns, data):
-    samples = data.draw(st.integers(1, p))
-    cotangent = scores_with_ties(seed, (3, p, 2))
-    halves = [Largest(samples), Largest(samples)]
-    for first in range(0, p, columns):
-        halves[first > p // 2].look(cotangent[:, first : first + columns], first)
-    halves[0] += halves[1]
-    np.testing.assert_array_equal(
-        halves[0].positions, representatives(cotangent, "largest", samples)
-    )
 
 
 @given(st.integers(0, 999), st.integers(1, 20), st.data())
@@ -83,13 +69,32 @@ def test_an_all_zero_cotangent_takes_the_first_position():
         ((np.zeros((2, 3, 1)), "largest", 4), r"samples: expected at most the 3 points"),
         ((np.zeros((2, 3, 1)), "largest", 0), r"samples: expected at least 1"),
         ((np.zeros((2, 3, 1)), "centre", 2), r"samples: expected 1 with the rule 'centre'"),
-        ((np.zeros((2, 3, 1)), "centre"), r"centre: expected a position in \[0, 3\), got None"),
+        ((np.zeros((2, 3, 1)), "centre"), r"centre: expected positions in \[0, 3\), got None"),
+        ((np.zeros((2, 3, 1)), "random", 1, -1), "seed: expected at least 0, got -1"),
         ((np.full((2, 3, 1), np.nan), "largest"), r"cotangent: expected finite values"),
     ],
 )
 def test_bad_values_say_what_to_do(arguments, message):
+    *arguments, seed = arguments if len(arguments) == 4 else (*arguments, None)
     with pytest.raises(ValueError, match=message):
-        representatives(*arguments)
+        representatives(*arguments, seed=seed)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, [0, 1.5], np.arange(10**6)])
+def test_a_seed_is_a_whole_number_or_some(seed):
+    with pytest.raises(TypeError, match="seed: expected a whole number, got") as raised:
+        representatives(np.zeros((2, 3, 1)), "random", seed=seed)
+    assert len(str(raised.value)) < 200
+
+
+def test_a_centre_of_each_group():
+    centre = np.array([2, 0])
+    got = representatives(np.zeros((2, 3, 1)), "centre", centre=centre)
+    np.testing.assert_array_equal(got, [[2], [0]])
+    for wrong, error in (([0, 3], ValueError), ([0, -1], ValueError), ([0.0, 1.0], TypeError),
+                         ([0, 1, 2], TypeError)):  # fmt: skip
+        with pytest.raises(error, match="centre: expected"):
+            representatives(np.zeros((2, 3, 1)), "centre", centre=np.array(wrong))
 
 
 @pytest.mark.parametrize(

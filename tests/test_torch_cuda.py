@@ -1,4 +1,4 @@
-"""What holds on a GPU only."""
+"""What holds on a GPU only; not collected where there is none, see conftest."""
 
 import array_api_compat.torch
 import pytest
@@ -7,9 +7,7 @@ from oracle import close
 from torch.nn.functional import mse_loss
 
 import iga_torch
-from iga_core import Fourier, Grouping, Network
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device for torch")
+from iga_core import Adjustment, Fourier, Grouping, Network, Scale
 
 GROUPING = Grouping.patches((40, 50), 4)
 
@@ -20,21 +18,28 @@ def data(device):
     return x.to(device), torch.rand(GROUPING.count, 3, generator=generator).to(device)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sampling": "random", "samples": 2, "reach": "mean"}])
-@pytest.mark.parametrize("fourier", [None, Fourier()])
-def test_a_running_step_waits_for_its_eigenpairs_only(settings, fourier, monkeypatch):
-    eigh = torch.linalg.eigh
+WAITING = ("eigh", "eigvalsh", "solve")
+"""PyTorch reads back whether they succeeded."""
 
-    def waiting(matrix):
-        torch.cuda.set_sync_debug_mode("default")  # PyTorch reads back whether it converged
-        try:
-            return eigh(matrix)
-        finally:
-            torch.cuda.set_sync_debug_mode("error")
+
+@pytest.mark.parametrize(
+    "adjustment", [Adjustment.paper(end=10), Adjustment(), Adjustment(Scale(0.1))], ids=str
+)
+@pytest.mark.parametrize("fourier", [None, Fourier()])
+def test_a_running_step_waits_for_its_filter_only(adjustment, fourier, monkeypatch):
+    def waiting(function):
+        def call(*arguments):
+            torch.cuda.set_sync_debug_mode("default")
+            try:
+                return function(*arguments)
+            finally:
+                torch.cuda.set_sync_debug_mode("error")
+
+        return call
 
     described = Network("siren", width=32, fourier=fourier)
     network = iga_torch.from_network(described, device="cuda")
-    model = iga_torch.IGA(network, GROUPING, end=10, **settings)
+    model = iga_torch.IGA(network, GROUPING, adjustment)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     x, y = data("cuda")
 
@@ -46,7 +51,9 @@ def test_a_running_step_waits_for_its_eigenpairs_only(settings, fourier, monkeyp
     for _ in range(3):
         step()
     torch.cuda.synchronize()
-    monkeypatch.setattr(array_api_compat.torch.linalg, "eigh", waiting)
+    for name in WAITING:
+        function = getattr(array_api_compat.torch.linalg, name)
+        monkeypatch.setattr(array_api_compat.torch.linalg, name, waiting(function))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):
@@ -62,7 +69,7 @@ def test_the_first_step_is_the_cpus():
         network = iga_torch.from_network(
             Network("pe", width=32), dtype=torch.float64, device=device
         )
-        model = iga_torch.IGA(network, GROUPING, end=10)
+        model = iga_torch.IGA(network, GROUPING)
         x, y = (part.double() for part in data(device))
         mse_loss(model(x), y).backward()
         found.append([p.grad.cpu() for p in network.parameters()])
@@ -72,7 +79,7 @@ def test_the_first_step_is_the_cpus():
 
 def test_a_cotangent_that_is_not_finite_is_reported_later():
     network = iga_torch.from_network(Network("pe", width=32), device="cuda")
-    model = iga_torch.IGA(network, GROUPING, end=10)
+    model = iga_torch.IGA(network, GROUPING)
     x, y = data("cuda")
     y[3] = torch.nan
 

@@ -90,8 +90,8 @@ def test_the_plain_gradient(network):
 def test_the_adjusted_gradient_of_a_reparameterised_network(network, adjustment):
     run = trainer(network, adjustment=adjustment)
     for step in range(2):
-        dense = Dense(network, arrays(run), adjustment)
-        close(stepped(run), dense.gradient(dense.positions(step)), 1e-8)
+        dense = Dense(network, arrays(run), adjustment, GROUPING, step)
+        close(stepped(run), dense.gradient(), 1e-8)
 
 
 def test_reparameterised_in_float32_follows_float64():
@@ -225,7 +225,7 @@ def test_the_default_basis_costs_no_explicit_rows(monkeypatch):
 
 
 def adjusted(network):
-    return iga_torch.IGA(network, GROUPING, end=4)
+    return iga_torch.IGA(network, GROUPING, Adjustment.paper(end=4))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,12 @@ def test_fixed_statistics_can_be_adjusted(network):
 @pytest.mark.parametrize(
     ("network", "change", "error", "message"),
     [
-        (NORMALISED[0], {"adjustment": Adjustment(end=3)}, ValueError, "no batch normalisation in"),
+        (
+            NORMALISED[0],
+            {"adjustment": Adjustment.paper(end=3)},
+            ValueError,
+            "no batch normalisation in",
+        ),
         (NORMALISED[0], {"columns": 2}, ValueError, "columns: expected None, because a normalised"),
     ],
 )

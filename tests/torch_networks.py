@@ -1,11 +1,12 @@
-"""Networks of every kind that trains parameters in its own way, and the explicit Jacobian."""
+"""Networks of every kind that trains parameters in its own way, and the definition, densely."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from iga_core import Fourier, Network
+from iga_core import Damp, Equalise, Fourier, Network, Scale, representatives
 from iga_torch.networks import from_network
 
 
@@ -311,6 +312,15 @@ def make(name, seed=0):
     return NETWORKS[name][0]().double()
 
 
+def steep():
+    """A network whose kernel of a dozen groups is well conditioned."""
+    network = make("residual")
+    with torch.no_grad():
+        network.first.weight *= 12
+        network.shared.weight *= 3
+    return network
+
+
 def jacobian(network, x):
     """One backward pass a sample and output: (n, C, q), float64; outputs averaged over points."""
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -352,3 +362,95 @@ def dense_kernel(left, right, outputs):
     if outputs == "sum":
         return full.sum(dim=(2, 3)) / channels
     return full.diagonal(dim1=2, dim2=3).sum(dim=-1) / channels
+
+
+def dense_transform(kernel, filter):  # noqa: A002
+    """S by its formula, from all eigenpairs of a kernel, both as NumPy arrays of float64."""
+    if isinstance(filter, Scale):
+        return filter.factor * np.eye(len(kernel))
+    values, V = np.linalg.eigh(kernel)
+    bound = 4 * np.finfo(float).eps * values[-1]
+    if isinstance(filter, Damp):
+        loud = np.diag(kernel) >= 0.01 * np.diag(kernel).mean()
+        chosen = np.linalg.eigvalsh(kernel[np.ix_(loud, loud)])
+        chosen = chosen[chosen > bound]
+        if not len(chosen):
+            return np.eye(len(kernel))
+        mu = filter.scale * np.exp(np.log(chosen).mean())
+        return (V * (mu / (values + mu))) @ V.T
+    if not isinstance(filter, Equalise):
+        return filter(kernel).matrix()
+    values, V = values[::-1], V[:, ::-1]
+    safe = values > bound
+    upto = values[: filter.end + 1][safe[: filter.end + 1]]
+    S = np.eye(len(kernel))
+    for i in range(filter.start, filter.end):
+        if safe[i]:
+            level = upto[-1] if filter.level == "next" else values[filter.start]
+            S -= (1 - level / values[i]) * np.outer(V[:, i], V[:, i])
+    return S
+
+
+class Dense:
+    """The definition, call after call: explicit Jacobians, K, S and Jᵀ (S ⊗ I) g, in float64.
+
+    Data come in their own order with a grouping, and else in groups, (n, p, ...).
+    """
+
+    def __init__(self, network, adjustment, grouping=None):
+        self.network, self.adjustment, self.grouping = network, adjustment, grouping
+        self.step = 0
+        self.afresh()
+
+    def afresh(self):
+        self.age, self.K, self.S = 0, None, None
+
+    def gradient(self, x, cotangent):
+        a, grouping = self.adjustment, self.grouping
+        if grouping is None:
+            g, points, centre = cotangent, x, (x.shape[1] - 1) // 2
+            rest, others = g.new_zeros(0, g.shape[-1]), x.new_zeros(0, *x.shape[2:])
+        else:
+            (g, rest), (points, others) = grouping.split(cotangent), grouping.split(x)
+            centre = grouping.centre
+        n, p, channels = g.shape
+        if self.S is None or self.age == a.refresh:
+            where = representatives(
+                g, a.sampling, a.samples, centre=centre, seed=[a.seed, self.step]
+            )
+            self.renew(points[torch.arange(n)[:, None], where])
+        self.age, self.step = self.age + 1, self.step + 1
+        if a.reach == "points":
+            moved = torch.einsum("ij,jpc->ipc", self.S, g)
+        else:
+            change = (self.S - torch.eye(n, dtype=g.dtype)) @ g.mean(dim=1)
+            moved = g + change[:, None]
+            if len(rest):
+                rest = rest + change[torch.tensor(grouping.neighbours)]
+        J = jacobian(self.network, torch.cat([points.reshape(n * p, *points.shape[2:]), others]))
+        return torch.einsum("ncq,nc->q", J, torch.cat([moved.reshape(n * p, channels), rest]))
+
+    def renew(self, chosen):
+        a = self.adjustment
+        J = torch.stack([jacobian(self.network, row).mean(dim=0) for row in chosen])
+        K = dense_kernel(J, J, a.outputs)
+        if self.K is not None:
+            K = a.average * self.K + (1 - a.average) * K
+        self.age, self.K = 0, K
+        self.S = torch.from_numpy(np.array(dense_transform(K.numpy(), a.filter)))
+
+
+def gradient(network):
+    """All gradients of the trained parameters, one behind the other."""
+    parts = [
+        torch.zeros_like(p) if p.grad is None else p.grad
+        for p in network.parameters()
+        if p.requires_grad
+    ]
+    real = [torch.view_as_real(g) if g.is_complex() else g for g in parts]
+    return torch.cat([g.reshape(-1) for g in real])
+
+
+def clear(network):
+    for parameter in network.parameters():
+        parameter.grad = None

@@ -1,11 +1,11 @@
 """What a run asks of its arguments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from iga_array.mlp import MLP
 from iga_core import Adjustment, Grouping
-from iga_core.adjustment import require_fit
-from iga_core.arrays import Array, require_finite, require_shape
+from iga_core.arrays import Array, require_finite, require_shape, short
 from iga_core.optimizers import Optimizer
 
 
@@ -23,23 +23,33 @@ def require_kinds(model: Any, grouping: Any, adjustment: Any, optimizer: Any) ->
                 f"{name}: expected {kind.__name__}{' or None' if optional else ''}, got "
                 f"{type(value).__name__}; construct one first"
             )
-
-
-def require_data(
-    model: MLP, coords: Array, targets: Array, grouping: Grouping, adjustment: Adjustment | None
-) -> None:
-    """Raise unless the data, their groups and the adjustment are for this model."""
-    network = model.network
-    if network.normalised and adjustment is not None:
+    if adjustment is not None and model.network.normalised:
         raise ValueError(
-            f"adjustment: expected None for {network.label}, got one; with batch normalisation a "
-            "point's output depends on all others, so that the kernel of a few representatives is "
-            "not defined: train it plainly, or fold() it first"
+            f"adjustment: expected None for {model.network.label}, got one; with batch "
+            "normalisation a point's output depends on all others, so that the kernel of a few "
+            "representatives is not defined: train it plainly, or fold() it first"
         )
+
+
+def require_data(model: MLP, coords: Array, targets: Array, grouping: Grouping) -> None:
+    """Raise unless the data and their groups are for this model."""
+    network = model.network
     remedy = "give one row a point"
     require_shape("coords", coords, (grouping.count, network.inputs), remedy)
     require_shape("targets", targets, (grouping.count, network.outputs), remedy)
     require_finite("coords", coords, "clean the data first")
     require_finite("targets", targets, "clean the data first")
-    if adjustment is not None:
-        require_fit(adjustment, grouping)
+
+
+def taken_count(state: Mapping[str, Any], name: str) -> int:
+    """Return a number of steps of a state, else raise ValueError."""
+    try:
+        count = int(state[name])
+    except (KeyError, TypeError, ValueError):
+        count = -1
+    if count < 0:
+        raise ValueError(
+            f"state: expected a number of steps as {name}, got {short(state.get(name))}; "
+            "load it into a run of the same settings"
+        )
+    return count

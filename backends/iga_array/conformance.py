@@ -3,18 +3,15 @@
 import contextlib
 import importlib
 import importlib.util
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy
 from array_api_compat import array_namespace
 
-from iga_array.correcting import Correction, Corrector
 from iga_array.mlp import MLP, empirical_ntk
-from iga_array.passes import Passes
-from iga_array.pieces import Pieces, Sums
 from iga_array.training import Trainer
-from iga_core import Adjustment, Network, adjust
+from iga_core import Adjustment, Network
 from iga_core.arrays import Array
 from iga_core.optimizers import Moments, Optimizer
 from iga_core.testing import DType, Floats, Positions, Problem
@@ -72,14 +69,11 @@ class ArrayBackend:
             model = self._model(network, parameters)
             return self._host(empirical_ntk(model, self._array(points), outputs=outputs))
 
-    def equalise(  # noqa: D102
-        self, kernel: Floats, adjustment: Adjustment, cotangent: Floats
-    ) -> tuple[Floats, Floats]:
+    def transform(self, kernel: Floats, adjustment: Adjustment, cotangent: Floats) -> Floats:  # noqa: D102
         with self._current_device():
-            transform, _ = adjust(self._array(kernel), adjustment)
+            transform = adjustment.filter(self._array(kernel))
             apply = transform.on_means if adjustment.reach == "mean" else transform
-            adjusted = apply(self._array(cotangent))
-            return self._host(transform.eigenvalues), self._host(adjusted)
+            return self._host(apply(self._array(cotangent)))
 
     def train(  # noqa: D102
         self,
@@ -103,20 +97,19 @@ class ArrayBackend:
         adjustment: Adjustment | None,
         positions: Positions | None,
     ) -> Trainer:
-        trainer = Trainer(
+        return Trainer(
             self._model(problem.network, parameters),
             self._array(problem.coords),
             self._array(problem.targets),
             grouping=problem.grouping,
             adjustment=adjustment,
             optimizer=optimizer,
-            columns=problem.grouping.points,
+            columns=problem.columns or problem.grouping.points,
             workers=1,
+            choose=lambda _, __, step: self._namespace.asarray(
+                () if positions is None else positions[step], device=self._place
+            ),
         )
-        if adjustment is not None:
-            told = self._namespace.asarray(positions, device=self._place)
-            trainer._corrector = _Told(adjustment, trainer._pieces, told)
-        return trainer
 
     def _model(self, network: Network, parameters: list[Floats]) -> MLP:
         model = MLP(network, self._library, dtype=self._dtype, device=self._place)
@@ -178,21 +171,6 @@ def _cuda_devices() -> int:
         return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
     except Exception:  # a library that does not load, or one of CuPy's own types
         return 0
-
-
-class _Told(Corrector):
-    """A corrector in one piece that is told its representatives, and does not track."""
-
-    def __init__(self, adjustment: Adjustment, pieces: Pieces, positions: Array) -> None:
-        super().__init__(adjustment, pieces, 0)
-        self.holds, self._positions = True, positions
-
-    def from_this_pass(self, passes: Passes, sums: Sums, step: int) -> Correction:
-        self.memory = replace(self.memory, state=replace(self.memory.state, vectors=None))
-        return super().from_this_pass(passes, sums, step)
-
-    def _choose(self, sums: Sums, step: int) -> Array:  # noqa: ARG002
-        return self._positions[step, ...]
 
 
 @dataclass(frozen=True)

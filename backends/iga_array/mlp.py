@@ -15,6 +15,7 @@ from iga_core.arrays import (
     require_finite,
     require_nonempty,
     require_shape,
+    short,
 )
 
 EVALUATION_BYTES = 2**24
@@ -55,6 +56,10 @@ class MLP:
         dtype: Any = None,
         device: Any = None,
     ) -> None:
+        if not isinstance(network, Network):
+            raise TypeError(
+                f"network: expected a Network, got {short(network)}; pass iga_core.Network(kind)"
+            )
         self.network = network
         namespace = array_namespace(xp.empty(0))
         dtype = namespace.float32 if dtype is None else dtype

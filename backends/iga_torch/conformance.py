@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy
@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from iga_core import SGD, Adam, Adjustment, Network, adjust
-from iga_core import Muon as CoreMuon
+from iga_core import SGD, Adjustment, Network
+from iga_core.adjuster import Choose
+from iga_core.optimizers import Optimizer
 from iga_core.testing import DType, Floats, Positions, Problem
 from iga_torch.kernel import empirical_ntk
-from iga_torch.muon import Muon
 from iga_torch.networks import CoordinateNetwork, from_network
+from iga_torch.training import Trainer
 from iga_torch.wrapper import IGA
-
-OPTIMIZERS = {SGD: torch.optim.SGD, Adam: torch.optim.Adam, CoreMuon: Muon}
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,17 @@ class TorchBackend:
         positions: Positions | None = None,
     ) -> tuple[Floats, list[Floats]]:
         with _one_thread():
+            told = None if positions is None else positions[None]
             network = self._model(problem.network, parameters)
-            model: nn.Module = network
-            if adjustment is not None:
-                model = _Told(network, grouping=problem.grouping, **asdict(adjustment))
-                model.tell(torch.as_tensor(positions, device=self.device))
-            loss = mse_loss(model(self._tensor(problem.coords)), self._tensor(problem.targets))
-            loss.backward()
+            if problem.columns is None:
+                model: nn.Module = network
+                if adjustment is not None:
+                    choose = self._chooser(told)
+                    model = IGA(network, problem.grouping, adjustment, choose=choose)
+                loss = mse_loss(model(self._tensor(problem.coords)), self._tensor(problem.targets))
+                loss.backward()
+            else:
+                loss = self._trainer(problem, network, SGD(1e-30), adjustment, told).step()
             return _host(loss), [_host(p.grad) for p in network.parameters() if p.grad is not None]
 
     def kernel(  # noqa: D102
@@ -75,36 +78,52 @@ class TorchBackend:
             model = self._model(network, parameters)
             return _host(empirical_ntk(model, self._tensor(points), outputs=outputs))
 
-    def equalise(  # noqa: D102
-        self, kernel: Floats, adjustment: Adjustment, cotangent: Floats
-    ) -> tuple[Floats, Floats]:
+    def transform(self, kernel: Floats, adjustment: Adjustment, cotangent: Floats) -> Floats:  # noqa: D102
         with _one_thread():
-            transform, _ = adjust(self._tensor(kernel), adjustment)
+            transform = adjustment.filter(self._tensor(kernel))
             apply = transform.on_means if adjustment.reach == "mean" else transform
-            return _host(transform.eigenvalues), _host(apply(self._tensor(cotangent)))
+            return _host(apply(self._tensor(cotangent)))
 
     def train(  # noqa: D102
         self,
         problem: Problem,
         parameters: list[Floats],
-        optimizer: SGD | Adam | CoreMuon,
+        optimizer: Optimizer,
         adjustment: Adjustment | None,
         positions: Positions,
     ) -> list[Floats]:
         with _one_thread():
             network = self._model(problem.network, parameters)
-            model: nn.Module = network
-            if adjustment is not None:
-                model = _Told(network, grouping=problem.grouping, **asdict(adjustment))
-            update = OPTIMIZERS[type(optimizer)](model.parameters(), lr=optimizer.learning_rate)
-            coords, targets = self._tensor(problem.coords), self._tensor(problem.targets)
-            for chosen in torch.as_tensor(positions, device=self.device):
-                if isinstance(model, _Told):
-                    model.tell(chosen)
-                update.zero_grad()
-                mse_loss(model(coords), targets).backward()
-                update.step()
+            trainer = self._trainer(problem, network, optimizer, adjustment, positions)
+            for _ in range(len(positions)):
+                trainer.step()
             return list(map(_host, network.parameters()))
+
+    def _trainer(
+        self,
+        problem: Problem,
+        network: CoordinateNetwork,
+        optimizer: Optimizer,
+        adjustment: Adjustment | None,
+        positions: Positions | None,
+    ) -> Trainer:
+        return Trainer(
+            network,
+            self._tensor(problem.coords),
+            self._tensor(problem.targets),
+            grouping=problem.grouping,
+            adjustment=adjustment,
+            optimizer=optimizer,
+            columns=problem.columns,
+            choose=self._chooser(positions),
+        )
+
+    def _chooser(self, positions: Positions | None) -> Choose | None:
+        """Return what chooses the positions (steps, n, s) that are told."""
+        if positions is None:
+            return None
+        told = torch.as_tensor(positions, device=self.device)
+        return lambda _, __, step: told[step]
 
     def _model(self, network: Network, parameters: list[Floats]) -> CoordinateNetwork:
         model = from_network(network, dtype=self._dtype, device=self.device)
@@ -135,17 +154,6 @@ def backends() -> list[TorchBackend]:
     devices = ["cpu", *(f"cuda:{index}" for index in range(cuda))]
     dtypes: tuple[DType, ...] = ("float64", "float32")
     return [TorchBackend(device, dtype) for device in devices for dtype in dtypes]
-
-
-class _Told(IGA):
-    """A wrapper that is told its representatives, and does not track."""
-
-    def tell(self, positions: Tensor) -> None:
-        self._positions = positions
-        self._state = replace(self._state, vectors=None)
-
-    def _choose(self, cotangent: Tensor) -> Tensor:  # noqa: ARG002
-        return self._positions
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""What a layer of a coordinate network may have beside `nn.Linear` and its activation."""
+"""What a layer of a coordinate network may have beside `nn.Linear` and its activation.
+
+It knows PyTorch and the core's description of a network.
+"""
 
 from collections.abc import Callable
 

@@ -1,13 +1,18 @@
-"""The core's networks as ordinary PyTorch modules."""
+"""The core's networks as ordinary PyTorch modules.
+
+It knows `Network` and `KINDS` of the core and decides nothing about them: activations are the
+core's own functions, differentiated by autograd.
+"""
 
 import math
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch import Tensor, nn
 
 from iga_core import Network
-from iga_core.network import FREQUENCY_SCALES, GABOR_DECAY
+from iga_core.kinds import KINDS
 from iga_torch.layers import FourierLinear, Normalisation
 
 
@@ -41,6 +46,12 @@ def from_network(
     ------
     TypeError, ValueError
         If an argument is of another kind, or the device is not to be had.
+
+    Examples
+    --------
+    >>> model = from_network(Network("siren", inputs=2, outputs=3, width=8))
+    >>> model(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
     """
     if not isinstance(network, Network):
         raise TypeError(
@@ -80,10 +91,9 @@ class CoordinateNetwork(nn.Module):
     def __init__(self, network: Network, parameters: list[Tensor]) -> None:
         super().__init__()
         self.network = network
-        self.encoding = (
-            Encoding(network.frequencies, parameters[0]) if network.kind == "pe" else None
-        )
-        self.activation = ACTIVATIONS[network.kind]()
+        encodes = KINDS[network.kind].encodes
+        self.encoding = Encoding(network.frequencies, parameters[0]) if encodes else None
+        self.activation = Activation(network.kind)
         self.layers = nn.ModuleList()
         for number, (weight, *others) in enumerate(network.by_layer(parameters)):
             bias, gain_and_shift = (others, []) if len(others) == 1 else (others[:-2], others[-2:])
@@ -184,48 +194,29 @@ class Encoding(nn.Module):
         return torch.cat([coords, torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
-class Sine(nn.Module):
-    """``sin z``; here and below ``z = s x``."""
+class Activation(nn.Module):
+    """``φ(s x)`` of a kind of network, element by element.
+
+    Parameters
+    ----------
+    kind : str
+        A name in `iga_core.kinds.KINDS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind  # its name, because the functions of a kind need not be picklable
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it element by element."""
-        return torch.sin(FREQUENCY_SCALES["siren"] * x)
+        """Apply it to pre-activations of any shape."""
+        kind = KINDS[self.kind]
+        z = x if kind.scale == 1 else kind.scale * x
+        activated: Tensor = kind.value(xp, z, Tensor.detach)
+        return activated
 
-
-class Finer(nn.Module):
-    """``sin((|z| / 30 + 1) z)``, the factor held constant in the derivative."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply it element by element."""
-        period = x.detach().abs() + 1
-        return torch.sin(FREQUENCY_SCALES["finer"] * period * x)
-
-
-class Gabor(nn.Module):
-    """``cos(z) exp(−(z / 2)²)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply it element by element."""
-        z = FREQUENCY_SCALES["gabor"] * x
-        return torch.cos(z) * torch.exp(-((GABOR_DECAY * z) ** 2))
-
-
-class Gauss(nn.Module):
-    """``exp(−z²)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply it element by element."""
-        return torch.exp(-((FREQUENCY_SCALES["gauss"] * x) ** 2))
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "pe": nn.ReLU,
-    "siren": Sine,
-    "gabor": Gabor,
-    "finer": Finer,
-    "gauss": Gauss,
-}
+    def extra_repr(self) -> str:
+        """Return what `print(model)` shows of it."""
+        return self.kind
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -1,8 +1,9 @@
-"""The wrapper that adjusts the gradient of any network's training."""
+"""The wrapper that adjusts the gradient of any network's training.
+
+It knows PyTorch's backward pass; what happens to a cotangent there, `iga_core.Adjuster` decides.
+"""
 
 import contextlib
-import dataclasses
-import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,134 +13,149 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from iga_core import Adjustment, AdjustmentState, Grouping, SpectralTransform, adjust
+from iga_core import Adjuster, Adjustment, Grouping, Transform
+from iga_core.adjuster import Choose
 from iga_torch.checking import require_module, require_separate, trained
-from iga_torch.choosing import Candidates, Chooser, at, chosen
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
-from iga_torch.layout import Index, Layout, layout_of, require_points
+from iga_torch.layout import Index, Layout, Seen, at, layout_of, require_points, sent
 from iga_torch.recording import FLOATS
-from iga_torch.state import read, written
 from iga_torch.tangents import Tangents
-from iga_torch.versions import version
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Call:
     """A forward pass that is to be adjusted when its gradient comes back."""
 
     layout: Layout
     leaves: dict[str, Tensor]
-    version: object
     form: object = None
     witness: Tensor | None = None
     """The outputs, where this form of call is seen for the first time."""
-
-
-@dataclass(eq=False)
-class Pass:
-    """All calls at one version of the parameters."""
-
-    version: object
-    groups: int
-    transform: SpectralTransform | None
-    candidates: Candidates | None
-    """Of data in pieces: of this version or, where none are looked for, of an earlier one."""
-    looking: bool
+    transform: Transform | None = None
+    """Made at the first backward pass through the call, and shared by all others."""
 
 
 class IGA(nn.Module):
     """A network whose training is adjusted: the identity around it, but for its gradient.
 
-    In training mode the gradient of any loss with respect to the outputs is transformed on its way
+    In training mode the gradient of any loss with respect to the outputs is adjusted on its way
     back (Shi et al. 2025). In `eval()` mode, without gradients and inside `plain()`, this is the
     network alone. All trained parameters are the network's.
+
+    Every call stands for itself: its points are its groups, and its transform is its own. A
+    transform, and the running average of kernels, are kept from call to call only where the points
+    are known to be the same: on a CPU, if all arguments have the same values as in the last call
+    that made one, at the representatives for those that are sampled; on an accelerator, which is
+    not asked for values, if they are the same tensors, unchanged.
 
     Parameters
     ----------
     network : nn.Module
         Gives one real tensor of outputs, a row of channels a point, each of which depends on its
         own point only.
-    grouping : Grouping, optional
-        With it, data are all points in their own order, (N, ...) or (1, N, ...), and points in no
-        group keep their plain gradient. Without it, data come in groups, (n, p, ...), whole or as
-        pieces of columns that share one transform; `n` may change from call to call.
-    **adjustment
-        Settings of `iga_core.Adjustment`.
+    grouping : Grouping or "rows"
+        With a `Grouping`, data are all points in their own order, (N, ...) or (1, N, ...). With
+        "rows" the first axis holds the groups: data are (n, p, ...), and n and p may change from
+        call to call.
+    adjustment : Adjustment, optional
+        The settings; `Adjustment()` by default. `refresh` counts calls.
+    choose : callable, optional
+        Chooses the representatives in place of the adjustment's sampling, see
+        `iga_core.Adjuster`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another kind or out of its range, or nothing is trained.
+        If an argument is of another kind or out of its range, nothing is trained, or a part of the
+        network is an `IGA` already.
 
     Notes
     -----
-    The transform is made at the first backward pass after the parameters changed. That costs one
-    evaluation of the network at `samples` points of each group, a backward pass of it, the kernel
-    (see `empirical_ntk`) and its eigenpairs, ``O(n³)``; and every backward pass ``O(n end)`` for
-    each number in a group.
+    A transform costs one evaluation of the network at `samples` points of each group, a backward
+    pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward pass,
+    ``O(n²)`` for each channel of the groups' means, or for each number in a group with the reach
+    "points". Two backward passes through one call use one transform.
 
-    With data in pieces, the representatives are those of the pass before, once there was one, and
-    ``reach="mean"`` takes the means over the columns of each piece. All calls of as many groups at
-    one version of the parameters are taken for pieces of the same groups, and with ``refresh > 1``
-    those of the versions between too: accumulate one batch of groups a step.
+    The adjusted gradient is shorter than the plain one, by 1 to 1,000 times: Adam does not mind,
+    but thresholds of clipping, weight decay and the rate of gradient descent mean something else.
 
-    A version ends with a step of a `torch.optim.Optimizer` or a change that PyTorch counts; all of
-    a ``step(closure)`` has one transform. A loop of your own that writes ``p.data`` in place
-    escapes notice: write ``p`` under `torch.no_grad` instead.
+    On a GPU a call waits only where PyTorch's own `eigvalsh`, `eigh` and `solve` read back whether
+    they succeeded, once in `refresh` calls; flags for warnings are read a step late. The network is
+    evaluated a few times more on its first call, and once where a transform is made. Buffers and
+    random numbers of dropout are left alone; what else its `forward` does is done again. Arguments
+    that other networks made are taken as given: the kernel has no part of those.
 
-    On a GPU a running step waits once, where PyTorch reads back whether the eigenpairs of an
-    (end + 11)-square matrix were found; flags for warnings are read a step late.
-
-    The network is evaluated once more in each version, and a few times on its first call. Buffers
-    and random numbers of dropout are left alone; what else its `forward` does is done again.
-    Arguments that other networks made are taken as given: the kernel has no part of those.
+    Examples
+    --------
+    >>> import torch
+    >>> from iga_core import Grouping
+    >>> coords = torch.linspace(-1, 1, 64)[:, None]
+    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> model = IGA(net, Grouping.blocks(64, 8))
+    >>> loss = torch.mean((model(coords) - torch.sin(9 * coords)) ** 2)
+    >>> loss.backward()
+    >>> model.transform.matrix().shape
+    torch.Size([8, 8])
     """
 
     def __init__(
-        self, network: nn.Module, grouping: Grouping | None = None, **adjustment: Any
+        self,
+        network: nn.Module,
+        grouping: Grouping | str,
+        adjustment: Adjustment | None = None,
+        *,
+        choose: Choose | None = None,
     ) -> None:
         super().__init__()
         require_module(network)
-        if grouping is not None and not isinstance(grouping, Grouping):
-            raise TypeError(
-                f"grouping: expected a Grouping, got {type(grouping).__name__}; "
-                "make one with Grouping.patches or Grouping.blocks"
-            )
-        self.adjustment = _settings(adjustment)
-        if grouping is not None and self.adjustment.samples > grouping.points:
+        inner = next((name for name, m in network.named_modules() if isinstance(m, IGA)), None)
+        if inner is not None:
             raise ValueError(
-                f"samples: expected at most the {grouping.points} points of a group, got "
-                f"{self.adjustment.samples}; lower samples or choose larger groups"
+                "network: expected one that is not adjusted yet, got an IGA "
+                f"{f'as {inner!r} in it' if inner else 'itself'}; its gradient would be adjusted "
+                "twice: wrap the bare network, once"
             )
+        if not isinstance(grouping, Grouping) and grouping != "rows":
+            raise TypeError(
+                f"grouping: expected a Grouping or 'rows', got {type(grouping).__name__}; make one "
+                "with Grouping.patches, blocks or nearest, or say that the first axis of the data "
+                "holds the groups"
+            )
+        adjustment = Adjustment() if adjustment is None else adjustment
+        if not isinstance(adjustment, Adjustment):
+            raise TypeError(
+                f"adjustment: expected an Adjustment, got {type(adjustment).__name__}; "
+                "pass Adjustment() or Adjustment.paper(end=20)"
+            )
+        self._index = Index(grouping) if isinstance(grouping, Grouping) else None
+        if isinstance(grouping, Grouping) and adjustment.samples > grouping.points:
+            adjustment.require_fit(grouping.groups, grouping.points)
         trained(network)
         self.network = network
-        self._index = None if grouping is None else Index(grouping)
+        centre = None if self._index is None else self._index.grouping.centre
+        self._adjuster = Adjuster(adjustment, centre=centre, choose=choose, send=sent)
         self._tangents = Tangents()
-        self._chooser = Chooser(self.adjustment)
-        self._state = AdjustmentState()
-        self._pass: Pass | None = None
-        self._columns = 0
+        self._points: Seen | None = None
         self._seen: set[object] = set()
         self._warned: set[str] = set()
         self._not_finite = LateFlag()
         self._plain = 0
 
     @property
-    def grouping(self) -> Grouping | None:
-        """How data in their own order fall into groups."""
-        return None if self._index is None else self._index.grouping
+    def adjustment(self) -> Adjustment:
+        """The settings."""
+        return self._adjuster.adjustment
 
     @property
-    def transform(self) -> SpectralTransform | None:
+    def grouping(self) -> Grouping | str:
+        """How data in their own order fall into groups, or "rows"."""
+        return "rows" if self._index is None else self._index.grouping
+
+    @property
+    def transform(self) -> Transform | None:
         """The last transform made; None before any."""
-        return self._state.transform
-
-    @property
-    def eigenvalues(self) -> Tensor | None:
-        """The leading ``end + 1`` eigenvalues of the last kernel, descending; None before any."""
-        transform = self.transform
-        return None if transform is None else transform.eigenvalues
+        return self._adjuster.transform
 
     @contextlib.contextmanager
     def plain(self) -> Iterator[None]:
@@ -178,7 +194,7 @@ class IGA(nn.Module):
         leaves = trained(self.network)
         layout, tensors = layout_of(args, kwargs, self._index)
         require_device("coords", tensors[0], leaves)
-        return Call(layout, leaves, version(leaves.values())), tensors
+        return Call(layout, leaves), tensors
 
     @torch.compiler.disable
     def _ends(self, output: Any, call: Call, tensors: list[Tensor]) -> Tensor:
@@ -187,7 +203,7 @@ class IGA(nn.Module):
             return output
         form = (call.layout.axes, *((t.shape, t.dtype) for t in tensors), *call.leaves)
         if form not in self._seen:
-            call = dataclasses.replace(call, form=form, witness=output.detach())
+            call.form, call.witness = form, output.detach()
         found: Tensor = _Watch.apply(output, self, call, tensors)
         return found
 
@@ -202,115 +218,62 @@ class IGA(nn.Module):
             )
         if not any(_is_wanted(leaf) for leaf in call.leaves.values()):
             return cotangent
-        grouped = call.layout.grouped(cotangent)
-        grouped = grouped if grouped.dtype in FLOATS else grouped.float()
+        layout = call.layout
+        wide = cotangent if cotangent.dtype in FLOATS else cotangent.float()
+        grouped, rest = layout.split(wide)
         finite = torch.isfinite(grouped).all()
-        on_host = cotangent.device.type == "cpu"
-        if on_host and not finite:
+        if finite.device.type != "cpu":
+            self._note(finite)
+        elif not finite:
+            # Nothing is learned from such a step, and `largest` could not choose.
             self._warn("cotangent")
             return cotangent
-        transform = self._transform(call, grouped, tensors)
-        if transform is None:
-            return cotangent
-        grouped = grouped.to(transform.vectors.dtype)
-        if self.adjustment.reach == "mean":
-            change = transform.change(grouped.mean(dim=1))[:, None]
-        else:
-            change = transform.change(grouped)
-        if not on_host:
-            finite = finite & torch.isfinite(change).all()
-            change = torch.where(finite, change, torch.zeros_like(change))
-            if finite.is_cuda and self._not_finite.noted(~finite):
-                self._warn("cotangent")
-        return call.layout.plus(cotangent, change.to(cotangent.dtype))
+        if call.transform is None:
+            call.transform = self._make(call, grouped, tensors)
+        neighbours = layout.neighbours(grouped.device)
+        adjusted = self._adjuster.with_rest(grouped, rest, neighbours, call.transform)
+        return layout.joined(*adjusted, cotangent)
 
-    def _transform(
-        self, call: Call, cotangent: Tensor, tensors: list[Tensor]
-    ) -> SpectralTransform | None:
-        """Return the transform of the call's version, made at the first call of it."""
-        last = self._pass
-        if last is None or (last.version, last.groups) != (call.version, call.layout.groups):
-            self._pass = self._begun(call, cotangent, tensors, last)
-            return self._pass.transform
-        seen = last.candidates if last.looking else None
-        if seen is not None and [t.shape[2:] for t in seen.tensors] == [
-            t.shape[2:] for t in tensors
-        ]:
-            step = self._state.step
-            self._chooser.add(seen, call.layout, tensors, cotangent, step, self._columns)
-        return last.transform
+    def _make(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> Transform:
+        adjuster, layout = self._adjuster, call.layout
+        if self._points is not None and not self._points.again(layout, tensors):
+            adjuster.forget()
+        adjuster.look(cotangent)
 
-    def _begun(
-        self, call: Call, cotangent: Tensor, tensors: list[Tensor], last: Pass | None
-    ) -> Pass:
-        layout, groups, state = call.layout, call.layout.groups, self._state
-        before = None if last is None else last.candidates
-        adjustment = self._clipped(groups)
-        if adjustment is None:
-            return Pass(call.version, groups, None, before, False)
-        held = state.held(adjustment)
-        if held is not None and (len(held.vectors), held.vectors.device) == (
-            groups,
-            cotangent.device,
-        ):
-            self._state = state.skipped()
-            return Pass(call.version, groups, held, before, False)
-        witness, own = call.witness, None
-        if layout.index is not None:
-            positions = self._choose(cotangent)
+        def kernel_at(positions: Tensor) -> Tensor:
             samples = layout.samples(tensors, positions)
-        else:
-            in_pieces = before is not None and before.calls > 1
-            self._columns = before.columns if before is not None and in_pieces else 0
-            step = state.step
-            positions, own = self._chooser.begin(layout, tensors, cotangent, step, self._columns)
-            samples = layout.samples(tensors, positions).with_tensors(chosen(own, before))
-            witness = None if in_pieces else witness
-        if witness is not None:
-            witness = at(layout.grouped(witness), positions)
-        kernel = self._tangents.kernel(
-            self.network,
-            call.leaves,
-            samples,
-            outputs=adjustment.outputs,
-            witness=witness,
-        )
-        if witness is not None:
-            self._seen.add(call.form)
-        if kernel.device.type == "cpu" and not torch.isfinite(kernel).all():
-            self._warn("kernel")
-            return Pass(call.version, groups, None, own, own is not None)
-        transform, self._state = adjust(kernel, adjustment, state)
-        return Pass(call.version, groups, transform, own, own is not None)
+            witness = call.witness
+            kernel = self._tangents.kernel(
+                self.network,
+                call.leaves,
+                samples,
+                outputs=adjuster.adjustment.outputs,
+                witness=None if witness is None else at(layout.split(witness)[0], positions),
+            )
+            if witness is not None:
+                self._seen.add(call.form)
+                call.witness = None  # of which nothing else is needed
+            self._points = Seen.of(layout, tensors, samples, positions)
+            return kernel.to(cotangent.dtype)
 
-    def _choose(self, cotangent: Tensor) -> Tensor:
-        """Return the positions (n, samples) of the representatives of a grouping's groups."""
-        centre = 0 if self.grouping is None else self.grouping.centre
-        samples, step = self.adjustment.samples, self._state.step
-        return self._chooser.positions(cotangent, samples, centre, step)
+        transform = adjuster.make(kernel_at)
+        if isinstance(adjuster.finite, Tensor):
+            self._note(adjuster.finite)
+        return transform
 
-    def _clipped(self, groups: int) -> Adjustment | None:
-        """Return the settings for this many groups; None where nothing can be equalised."""
-        adjustment = self.adjustment
-        if adjustment.end < groups:
-            return adjustment
-        self._warn(
-            "end",
-            f"end: expected less than the {groups} groups, got {adjustment.end}; it is taken as "
-            f"{groups - 1} here: lower end or make more groups",
-        )
-        if adjustment.start >= groups - 1:
-            return None
-        return dataclasses.replace(adjustment, end=groups - 1)
+    def _note(self, finite: Tensor) -> None:
+        """Warn of what a GPU found not to be finite, once it has got so far."""
+        if finite.is_cuda and self._not_finite.noted(~finite):
+            self._warn("cotangent or kernel")
 
-    def _warn(self, what: str, message: str = "") -> None:
+    def _warn(self, what: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
-            message = message or (
+            warnings.warn(
                 f"{what}: expected finite values, got NaN or infinity; the step was left "
-                "unadjusted: lower the learning rate, unless a GradScaler is looking for its scale"
+                "unadjusted: lower the learning rate, unless a GradScaler is looking for its scale",
+                stacklevel=2,
             )
-            warnings.warn(message, stacklevel=2)
 
     def adjustment_state(self) -> dict[str, Tensor]:
         """Return what the adjustment needs to go on elsewhere, by name; not copies.
@@ -320,7 +283,8 @@ class IGA(nn.Module):
         dict of str to Tensor
             For `load_adjustment_state`; `state_dict()` is the bare network's.
         """
-        return written(self._state, None if self._pass is None else self._pass.candidates)
+        state = {k: torch.as_tensor(v) for k, v in self._adjuster.state_dict().items()}
+        return state if self._points is None else state | self._points.state()
 
     def load_adjustment_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another adjustment of the same settings stood.
@@ -333,11 +297,12 @@ class IGA(nn.Module):
         Raises
         ------
         ValueError
-            If it is of other settings. Nothing is changed then.
+            If it is no such mapping, or of other settings. Nothing is changed then.
         """
-        like = next(iter(trained(self.network).values()))
-        self._state, candidates = read(state, self.adjustment, like.device)
-        self._pass = Pass(None, -1, None, candidates, False)
+        like = next(iter(trained(self.network).values())).detach()
+        points = Seen.read(state) if isinstance(state, Mapping) else None
+        self._adjuster.load_state_dict(state, like)
+        self._points = points
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the bare network's ``state_dict``, which takes the same arguments."""
@@ -376,16 +341,6 @@ def _outside_compilation(
     model: IGA, cotangent: Tensor, call: Call, tensors: tuple[Tensor, ...]
 ) -> Tensor:
     return model._returned(cotangent, call, list(tensors))
-
-
-def _settings(adjustment: Mapping[str, Any]) -> Adjustment:
-    names = [field.name for field in dataclasses.fields(Adjustment)]
-    for name in adjustment:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(names)}"
-            raise TypeError(f"{name}: expected a setting of Adjustment, got {name!r}; {hint}")
-    return Adjustment(**adjustment)
 
 
 def _is_wanted(leaf: Tensor) -> bool:

@@ -40,7 +40,7 @@ def fit(case: Description) -> dict[str, Any]:
         (case["stretch"] * x).astype(np.float32),
         target.astype(np.float32),
         grouping=Grouping.blocks(len(x), case["group"] or 1),
-        adjustment=Adjustment(end=case["end"], sampling="centre") if case["group"] else None,
+        adjustment=Adjustment.paper(case["end"], sampling="centre") if case["group"] else None,
         optimizer=Adam(case["rate"]),
         steps=case["steps"],
         workers=1,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks._report import environment
 from iga_lab.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; raised when runs of an older format must not be mixed with new ones."""
 ABOUT = {"format": FORMAT, "iga-core": version("iga-core")}
 """What all runs of a folder have in common."""

@@ -88,7 +88,7 @@ class Row:
     rates : tuple of float
         Three; a preset that tries one takes the middle one.
     adjustment : dict, optional
-        Of `Adjustment`.
+        Of `Adjustment.paper`.
     control : {"", "vectors", "kernel"}
         What S is made of instead of the eNTK.
     optimizer : str

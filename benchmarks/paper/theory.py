@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 from array_api_compat import array_namespace, device
 
+from iga_core import Transform
 from iga_core.arrays import (
     Array,
     Namespace,
@@ -19,8 +19,6 @@ from iga_core.arrays import (
     require_shape,
     require_square,
 )
-from iga_core.spectrum import require_symmetric
-from iga_core.transform import SpectralTransform
 
 LENGTH_TOLERANCE = 1e-5
 """Points of float32 may come as float64."""
@@ -73,7 +71,7 @@ def linear_residuals(
     residual: Array,
     rate: float,
     steps: Sequence[int],
-    transform: SpectralTransform | None = None,
+    transform: Transform | None = None,
 ) -> Array:
     """Return the residuals of gradient descent under a kernel that does not change.
 
@@ -88,9 +86,9 @@ def linear_residuals(
         times the learning rate.
     steps : sequence of int
         Numbers of steps taken.
-    transform : SpectralTransform, optional
-        `S`, of as many groups as divide N; it acts alike at every position of a group. Without
-        one, training is plain.
+    transform : Transform, optional
+        `S`, positive definite, of as many groups as divide N; it acts alike at every position of a
+        group. Without one, training is plain.
 
     Returns
     -------
@@ -111,31 +109,47 @@ def linear_residuals(
     xp = common_namespace(kernel=kernel, residual=residual)
     count = require_square("kernel", kernel)
     require_nonempty("kernel", kernel)
-    require_symmetric(kernel)
+    require_finite("kernel", kernel, "start from a finite one")
     require_shape("residual", residual, (count, "..."), "give it one row a point of the kernel")
     require_nonempty("residual", residual)
     require_finite("residual", residual, "start from finite outputs")
     numbers = [require_count("steps", number, 0) for number in steps]
-    if transform is not None:
-        _require_groups(transform, kernel)
-    balanced = _power(transform, 0.5, _power(transform, 0.5, kernel).T)
+    one = xp.ones((1, 1), dtype=kernel.dtype, device=device(kernel))
+    root, inverse = _roots(Transform(one) if transform is None else transform, kernel)
+    balanced = _applied(root, _applied(root, kernel).T)
     values, vectors = xp.linalg.eigh((balanced + balanced.T) / 2)
     rate = _converging(rate, values)
     times = xp.asarray(numbers, dtype=kernel.dtype, device=device(kernel))
     decays = (1 - rate * values) ** times[:, None]
-    modes = vectors.T @ _power(transform, 0.5, xp.reshape(residual, (count, -1)))
-    found = xp.matmul(_power(transform, -0.5, vectors), decays[:, :, None] * modes)
+    modes = vectors.T @ _applied(root, xp.reshape(residual, (count, -1)))
+    found = xp.matmul(_applied(inverse, vectors), decays[:, :, None] * modes)
     return xp.reshape(found, (len(numbers), *residual.shape))
 
 
-def _power(transform: SpectralTransform | None, exponent: float, array: Array) -> Array:
-    """Return the product of ``S^exponent ⊗ I_p`` with an array (N, k)."""
-    if transform is None:
-        return array
+def _applied(transform: Transform, array: Array) -> Array:
+    """Return the product of ``S ⊗ I_p`` with an array (N, k)."""
+    groups = transform.matrix().shape[0]
     xp = array_namespace(array)
-    power = replace(transform, weights=1 - (1 - transform.weights) ** exponent)
-    groups = transform.vectors.shape[0]
-    return xp.reshape(power(xp.reshape(array, (groups, -1))), array.shape)
+    return xp.reshape(transform(xp.reshape(array, (groups, -1))), array.shape)
+
+
+def _roots(transform: Transform, kernel: Array) -> tuple[Transform, Transform]:
+    """Return ``S^½`` and ``S^-½``, or raise where they are known not to be."""
+    S, count = transform.matrix(), kernel.shape[0]
+    xp = common_namespace(kernel=kernel, transform=S)
+    groups = S.shape[0]
+    if count % groups:
+        raise ValueError(
+            f"transform: expected one whose groups divide the {count} points, got {groups} groups; "
+            "make it of a point of each group"
+        )
+    values, V = xp.linalg.eigh(S)
+    if on_host(kernel) and not float(values[0]) > 0:
+        raise ValueError(
+            "transform: expected a positive definite one, got one with an eigenvalue of "
+            f"{float(values[0]):.2g}; make it with a filter that takes no direction away"
+        )
+    return Transform((V * values**0.5) @ V.T), Transform((V * values**-0.5) @ V.T)
 
 
 def _require_points(name: str, points: Array) -> Namespace:
@@ -151,21 +165,6 @@ def _require_points(name: str, points: Array) -> Namespace:
                 f"{largest:.2g}; divide each point by its length"
             )
     return xp
-
-
-def _require_groups(transform: SpectralTransform, kernel: Array) -> None:
-    xp = common_namespace(kernel=kernel, transform=transform.vectors)
-    groups, count = transform.vectors.shape[0], kernel.shape[0]
-    if count % groups:
-        raise ValueError(
-            f"transform: expected one whose groups divide the {count} points, got {groups} groups; "
-            "make it of a point of each group"
-        )
-    if on_host(kernel) and not bool(xp.all(transform.weights < 1)):
-        raise ValueError(
-            "transform: expected weights below 1, got one that takes a direction away; "
-            "make it with spectral_transform"
-        )
 
 
 def _converging(rate: Any, values: Array) -> float:

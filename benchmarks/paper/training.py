@@ -1,14 +1,13 @@
 """One training run of a table, in a process of its own."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -19,18 +18,8 @@ from benchmarks.paper.signals import Sample, sample
 from benchmarks.paper.store import Description, Finished
 from iga_array import MLP
 from iga_array import Trainer as ArrayTrainer
-from iga_core import (
-    SGD,
-    Adam,
-    Adjustment,
-    Fourier,
-    Grouping,
-    Muon,
-    Network,
-    SpectralTransform,
-    adjust,
-)
-from iga_core.adjustment import AdjustmentState
+from iga_core import SGD, Adam, Adjustment, Fourier, Grouping, Muon, Network, Transform
+from iga_core.filters import Filter
 from iga_lab import metrics
 from iga_lab.errors import InputError
 from iga_lab.fitting import Training
@@ -59,15 +48,14 @@ def run(case: Description) -> Finished:
     losses: list[float] = []
     seconds: list[float] = []
     overlaps: dict[int, float] = {}
-    with _control(case):
-        for steps in _blocks(case, looks):
-            seen, spent = _taken(case, trainer, steps)
-            losses += seen
-            seconds += [spent / steps] * len(seen)
-            if len(seen) < steps:
-                break
-            if len(losses) in looks:
-                overlaps[len(losses)] = _overlap(data, _prediction(trainer, data))
+    for steps in _blocks(case, looks):
+        seen, spent = _taken(case, trainer, steps)
+        losses += seen
+        seconds += [spent / steps] * len(seen)
+        if len(seen) < steps:
+            break
+        if len(losses) in looks:
+            overlaps[len(losses)] = _overlap(data, _prediction(trainer, data))
     prediction = _prediction(trainer, data)
     stopped = len(losses) < case["steps"] or not np.all(np.isfinite(prediction))
     if stopped:
@@ -121,9 +109,12 @@ def clock_of(case: Description) -> Callable[[], float]:
 
 def training(case: Description, data: Sample) -> Training:
     """Make the trainer of a case, on its backend and device."""
+    grouping = _grouping(case, data.values.shape[:-1])
     arguments: dict[str, Any] = {
-        "grouping": _grouping(case, data.values.shape[:-1]),
-        "adjustment": _adjustment(case),
+        "grouping": grouping,
+        # In one piece, as the paper has it; a normalised network takes no other.
+        "columns": None if case["normalised"] else grouping.points,
+        "adjustment": adjustment(case),
         "optimizer": OPTIMIZERS[case["optimizer"]](case["rate"], case["schedule"]),
         "steps": case["steps"],
         "batch": case["batch"],
@@ -140,8 +131,6 @@ def training(case: Description, data: Sample) -> Training:
     from iga_torch import from_network
 
     torch.backends.cuda.matmul.allow_tf32 = bool(case["tf32"])
-    if case["batch"] is None:
-        arguments["columns"] = arguments["grouping"].points  # in one piece, as the paper has it
     place = torch.device(case["device"])
     return TorchTrainer(
         from_network(network(case, data), case["seed"], torch.float32, place),
@@ -151,9 +140,14 @@ def training(case: Description, data: Sample) -> Training:
     )
 
 
-def _adjustment(case: Description) -> Adjustment | None:
-    given = case["adjustment"]
-    return None if given is None else Adjustment(**given, seed=case["seed"])
+def adjustment(case: Description) -> Adjustment | None:
+    """Return the adjustment of a case: the paper's, but for what the case says."""
+    if case["adjustment"] is None:
+        return None
+    found = Adjustment.paper(**case["adjustment"], seed=case["seed"])
+    if not case["control"]:
+        return found
+    return dataclasses.replace(found, filter=CONTROLS[case["control"]](found.filter, case["seed"]))
 
 
 def network(case: Description, data: Sample) -> Network:
@@ -223,56 +217,55 @@ def _true_surface(data: Sample) -> tuple[Any, float]:
     return truth, metrics.chamfer(truth, truth, CHAMFER_SAMPLES).plain
 
 
-@contextlib.contextmanager
-def _control(case: Description) -> Iterator[None]:
-    """Have S made of something else than the eNTK, where the case asks for it."""
-    if not case["control"]:
-        yield
-        return
-    name = "iga_array.correcting" if case["backend"] == "numpy" else "iga_torch.wrapper"
-    control = functools.partial(CONTROLS[case["control"]], adjust, case["seed"])
-    with mock.patch.object(import_module(name), "adjust", control):
-        yield
+@dataclasses.dataclass(frozen=True)
+class RandomVectors:
+    """A filter's own gains at every step, given to random orthonormal vectors.
+
+    The vectors are the same all along; the first of them gets the smallest gain.
+    """
+
+    filter: Filter
+    seed: int
+
+    def __call__(self, kernel: Any) -> Transform:
+        S = self.filter(kernel).matrix()
+        gains = array_namespace(S).linalg.eigvalsh(S)
+        Q = _like(S, _orthonormal(self.seed, S.shape[0]))
+        return Transform((Q * gains) @ Q.T)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomKernel:
+    """A filter of a Gram matrix of random features, the same all along, in the kernel's place."""
+
+    filter: Filter
+    seed: int
+
+    def __call__(self, kernel: Any) -> Transform:
+        features = _features(self.seed, kernel.shape[0])
+        return self.filter(_like(kernel, features @ features.T))
+
+
+CONTROLS: dict[str, Callable[[Filter, int], Filter]] = {
+    "vectors": RandomVectors,
+    "kernel": RandomKernel,
+}
+"""Filters that make S of something else than the eNTK, each of another filter and a seed."""
 
 
 @functools.cache
-def _random(seed: int, n: int) -> NDArray[np.float64]:
+def _features(seed: int, n: int) -> NDArray[np.float64]:
     return np.random.default_rng([seed, n]).normal(size=(n, n))
 
 
 @functools.cache
-def _orthonormal(seed: int, n: int, count: int) -> NDArray[np.float64]:
-    return np.ascontiguousarray(np.linalg.qr(_random(seed, n))[0][:, :count])
+def _orthonormal(seed: int, n: int) -> NDArray[np.float64]:
+    return np.linalg.qr(_features(seed, n))[0]
 
 
-def random_vectors(
-    make: Any, seed: int, kernel: Any, adjustment: Adjustment, state: Any
-) -> tuple[SpectralTransform, AdjustmentState]:
-    """Keep the kernel's gains and give them to random orthonormal vectors, the same all along."""
-    transform, state = make(kernel, adjustment, state)
-    vectors = _orthonormal(seed, *transform.vectors.shape)
-    return SpectralTransform(
-        transform.eigenvalues, _like(kernel, vectors), transform.weights
-    ), state
-
-
-def random_kernel(
-    make: Any, seed: int, kernel: Any, adjustment: Adjustment, state: Any
-) -> tuple[SpectralTransform, AdjustmentState]:
-    """Take a Gram matrix of random features, the same all along, for the kernel."""
-    features = _random(seed, kernel.shape[0])
-    made: tuple[SpectralTransform, AdjustmentState] = make(
-        _like(kernel, features @ features.T), adjustment, state
-    )
-    return made
-
-
-def _like(kernel: Any, values: NDArray[np.float64]) -> Any:
-    xp = array_namespace(kernel)
-    return xp.asarray(values, dtype=kernel.dtype, device=device(kernel))
-
-
-CONTROLS = {"vectors": random_vectors, "kernel": random_kernel}
+def _like(array: Any, values: NDArray[np.float64]) -> Any:
+    xp = array_namespace(array)
+    return xp.asarray(values, dtype=array.dtype, device=device(array))
 
 
 def seconds_a_step(case: Description) -> Finished:

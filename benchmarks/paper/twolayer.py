@@ -1,7 +1,7 @@
 """A two-layer ReLU network on the circle, trained with a transform of three origins.
 
-The network is that of the closed form `benchmarks.paper.theory.two_layer_kernel`; the targets are sums of
-sines on the circle, of which some are among the equalised eigenvectors.
+The network is that of the closed form `theory.two_layer_kernel`; the targets are sums of sines on
+the circle, of which some are among the equalised eigenvectors.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.paper.store import Description
 from benchmarks.paper.theory import linear_residuals, two_layer_kernel
-from iga_core import Adjustment, Grouping, LayerFactors, adjust, gram
+from iga_core import Equalise, Grouping, LayerFactors, gram
 
 Floats: TypeAlias = NDArray[Any]
 Adjusted: TypeAlias = Callable[[Floats, Floats], Floats]
@@ -46,11 +46,11 @@ def compare(case: Description) -> dict[str, Any]:
     angles = 2 * np.pi * np.arange(case["points"]) / case["points"]
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     target = np.sum([np.sin(k * angles) for k in case["frequencies"]], axis=0)
-    adjustment = Adjustment(end=case["end"], level="start", sampling="centre")
+    equalise = Equalise(case["end"], level="start")
     groupings = {size: Grouping.blocks(len(x), size) for size in (1, *case["groups"])}
     kernel = two_layer_kernel(x)
-    methods = {"plain": _unadjusted, "kernel": _fixed(kernel, adjustment)} | {
-        _name(size): _inductive(x, grouping, adjustment) for size, grouping in groupings.items()
+    methods = {"plain": _unadjusted, "kernel": _fixed(kernel, equalise)} | {
+        _name(size): _inductive(x, grouping, equalise) for size, grouping in groupings.items()
     }
     recorded = np.unique(np.geomspace(1, case["steps"], RECORDS).round().astype(int)).tolist()
     recorded = [0, *recorded]
@@ -60,8 +60,8 @@ def compare(case: Description) -> dict[str, Any]:
     first, rate = outputs["plain"][0] - target, 2 * case["rate"] / len(x)
 
     def predicted(grouping: Grouping) -> Floats:
-        points = grouping.index[:, grouping.centre]
-        transform = adjust(kernel[np.ix_(points, points)], adjustment)[0]
+        points = _centres(grouping)
+        transform = equalise(kernel[np.ix_(points, points)])
         residuals = linear_residuals(kernel, first, rate, recorded, transform)
         return np.asarray(residuals + target)
 
@@ -103,20 +103,24 @@ def _unadjusted(residual: Floats, signals: Floats) -> Floats:  # noqa: ARG001
     return residual
 
 
-def _fixed(kernel: Floats, adjustment: Adjustment) -> Adjusted:
-    transform = adjust(kernel.astype(np.float32), adjustment)[0]
+def _centres(grouping: Grouping) -> NDArray[np.int64]:
+    return grouping.index[np.arange(grouping.groups), grouping.centre]
+
+
+def _fixed(kernel: Floats, equalise: Equalise) -> Adjusted:
+    transform = equalise(kernel.astype(np.float32))
     return lambda residual, _: np.asarray(transform(residual))
 
 
-def _inductive(x: Floats, grouping: Grouping, adjustment: Adjustment) -> Adjusted:
+def _inductive(x: Floats, grouping: Grouping, equalise: Equalise) -> Adjusted:
     """Make the transform from the middle point of each group, anew at every step."""
-    points = grouping.index[:, grouping.centre]
+    points = _centres(grouping)
     inputs = x[points].astype(np.float32)
 
     def adjusted(residual: Floats, signals: Floats) -> Floats:
         kernel = gram([LayerFactors(inputs, signals[points])])
         groups, rest = grouping.split(residual)
-        return np.asarray(grouping.join(adjust(kernel, adjustment)[0](groups), rest))
+        return np.asarray(grouping.join(equalise(kernel)(groups), rest))
 
     return adjusted
 
