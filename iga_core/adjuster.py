@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
 from iga_core.adjustment import Adjustment, Reach
-from iga_core.arrays import Array, on_host, same_device, short
+from iga_core.arrays import Array, on_host, require_finite, same_device, short
 from iga_core.filters import Transform, needs_kernel
 from iga_core.ntk import Factor, gram
 from iga_core.sampling import drawn, largest
@@ -111,6 +111,11 @@ class Adjuster:
         self.finite: Array = True
         """Whether the last kernel was finite, for a backend that cannot be asked without waiting;
         an array () on an accelerator."""
+        if choose is not None and not callable(choose):
+            raise TypeError(
+                f"choose: expected a function, got {short(choose)}; pass one that takes a "
+                "cotangent, columns and a step"
+            )
         self._points, self._centre = points, centre
         self._choose, self._send = choose or self._by_the_rule, send or _as_array
         self._seen: set[int] = set()
@@ -255,7 +260,9 @@ class Adjuster:
         }
         return {name: array for name, array in found.items() if array is not None}
 
-    def load_state_dict(self, state: Mapping[str, Array], like: Array = None) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Array], like: Array = None, groups: int | None = None
+    ) -> None:
         """Go on where another adjuster of the same settings stood.
 
         Parameters
@@ -265,13 +272,15 @@ class Adjuster:
         like : array, optional
             Of the library and on the device of the cotangents to come, for a state that may be
             elsewhere.
+        groups : int, optional
+            How many there will be, where that is known.
 
         Raises
         ------
         ValueError
             If it is no such mapping, or of other settings. Nothing is changed then.
         """
-        self.state = _read(state, self.adjustment.describe(), like)
+        self.state = _read(state, self.adjustment, like, groups)
         self._seen, self._first = set(), None
 
     def _by_the_rule(self, cotangent: Array, columns: NDArray[np.int64], step: int) -> Array:
@@ -377,13 +386,12 @@ def _as_array(positions: NDArray[np.int64], like: Array) -> Array:
     return array_namespace(like).asarray(positions, device=device(like), copy=True)
 
 
-def _read(state: Any, settings: str, like: Array) -> State:
-    if not isinstance(state, Mapping):
-        raise ValueError(
-            f"state: expected what state_dict returned, got {short(state)}; "
-            "load that of an adjustment of the same settings"
-        )
+def _read(state: Any, adjustment: Adjustment, like: Array, groups: int | None) -> State:
+    """Return the state that `Adjuster.state_dict` gave, or raise ValueError."""
     remedy = "load it into an adjustment of the same settings"
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state: expected what state_dict returned, got {short(state)}; {remedy}")
+    settings = adjustment.describe()
     try:
         theirs = bytes(state["settings"].tolist()).decode()
         step, age = int(state["step"]), int(state["age"])
@@ -394,22 +402,34 @@ def _read(state: Any, settings: str, like: Array) -> State:
         ) from None
     if theirs != settings:
         raise ValueError(f"state: expected that of {settings}, got that of {theirs}; {remedy}")
-    found = [state.get(name) for name in ("kernel", "S", "eigenvalues")]
-    uniform = getattr(found[1], "ndim", None) == 0  # a multiple of I, a number on the host
-    if like is not None:
-        xp, place = array_namespace(like), device(like)
-        found = [
-            array if array is None or array.ndim == 0 else xp.asarray(array, device=place)
-            for array in found
-        ]
-    kernel, S, eigenvalues = found
+    found = {name: state.get(name) for name in ("kernel", "S", "eigenvalues")}
+    for name, array in found.items():
+        if array is not None:
+            try:
+                found[name] = _matrix_of_a_state(array, like)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"state: expected finite numbers as {name}, got {short(array)} ({error}); "
+                    f"{remedy}"
+                ) from None
+    kernel, S, eigenvalues = found.values()
     shapes = {tuple(array.shape) for array in (kernel, S) if array is not None} - {()}
-    n = max((shape[0] for shape in shapes), default=0)
+    n = max((shape[0] for shape in shapes), default=groups or 0)
+    lost = (age > 0 and S is None) or (age > 0 and adjustment.average > 0 and kernel is None)
     fits = shapes <= {(n, n)} and (eigenvalues is None or tuple(eigenvalues.shape) == (n,))
-    if min(step, age) < 0 or not fits:
+    if min(step, age) < 0 or lost or not fits or n != (groups or n):
         raise ValueError(
-            f"state: expected counts from 0 and square matrices of one size, got step {step}, age "
-            f"{age} and shapes {sorted(shapes)}; {remedy}"
+            f"state: expected counts from 0 and square matrices of {groups or 'some'} groups, got "
+            f"step {step}, age {age} and shapes {sorted(shapes)}; {remedy}"
         )
+    uniform = S is not None and S.ndim == 0
     transform = None if S is None else Transform(float(S) if uniform else S, eigenvalues)
     return State(step, age, kernel, transform)
+
+
+def _matrix_of_a_state(array: Any, like: Array) -> Array:
+    """Return an array where the cotangents are; a number, () on the host, as it is."""
+    if like is not None and array.ndim:
+        array = array_namespace(like).asarray(array, device=device(like))
+    require_finite("it", array, "it is damaged")
+    return array

@@ -123,9 +123,14 @@ def require_array(name: str, array: Array) -> None:
         raise TypeError(
             f"{name}: expected an array, got numpy.matrix; convert it with numpy.asarray"
         )
-    if getattr(array, "is_sparse", False) or getattr(array, "is_sparse_csr", False):
+    if (
+        getattr(array, "is_sparse", False)
+        or getattr(array, "is_sparse_csr", False)
+        or type(array).__module__.startswith("scipy.sparse")
+    ):
         raise TypeError(
-            f"{name}: expected a dense array, got a sparse one; convert it with to_dense()"
+            f"{name}: expected a dense array, got a sparse one; convert it with to_dense() or "
+            "toarray()"
         )
 
 
@@ -252,7 +257,7 @@ def short(value: Any) -> str:
     >>> short(-1), short("x" * 1000)[-3:]
     ('-1', '...')
     """
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
@@ -274,6 +279,11 @@ def taken(state: Mapping[str, Any], name: str, like: Array) -> Array:
 
     Raises ValueError unless it is there and of the other's shape and dtype.
     """
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"state: expected what state_dict returned, got {short(state)}; load that of a run of "
+            "the same settings"
+        )
     found, array = state.get(name), None
     if found is not None:
         array = array_namespace(like).asarray(found, device=device_of(like), copy=True)

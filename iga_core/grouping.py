@@ -354,6 +354,7 @@ def pieces(
     *,
     memory: int = MEMORY,
     columns: int | None = None,
+    least: int = 1,
     seed: int = 0,
     step: int = 0,
 ) -> list[Index]:
@@ -394,7 +395,7 @@ def pieces(
     column = 8 * require_count("numbers", numbers, 1) * require_count("groups", groups, 1)
     fitting = max(1, require_count("memory", memory, 1) // column)
     most = fitting if columns is None else require_count("columns", columns, 1)
-    count = -(-points // most)  # rounded up
+    count = min(-(-points // most), max(1, points // least))  # the first rounded up
     if count == 1:
         return [np.arange(points)]
     # A child of a child of the seed's stream: batches are of its children, and sampling's streams

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace
 
-from iga_core.arrays import Array, is_traced
+from iga_core.arrays import Array, is_traced, require_choice, short
 
 Schedule: TypeAlias = Literal["constant", "step", "cosine"]
 Moments: TypeAlias = dict[str, list[Array]]
@@ -43,7 +43,7 @@ class Optimizer:
     def __post_init__(self) -> None:
         rate: Any = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, Real):
-            raise TypeError(f"learning_rate: expected a number, got {rate!r}; 1e-3 is a start")
+            raise TypeError(f"learning_rate: expected a number, got {short(rate)}; 1e-3 is a start")
         # A NumPy scalar would promote float32 parameters.
         object.__setattr__(self, "learning_rate", float(rate))
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -51,11 +51,7 @@ class Optimizer:
                 "learning_rate: expected a positive finite number, got "
                 f"{self.learning_rate}; 1e-3 is a start"
             )
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(
-                f"schedule: expected one of {', '.join(get_args(Schedule))}, "
-                f"got {self.schedule!r}; name one of them"
-            )
+        require_choice("schedule", self.schedule, get_args(Schedule))
 
     def decay(self, step: int, steps: int) -> Any:
         """Return the factor on the learning rate.

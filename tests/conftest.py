@@ -1,10 +1,11 @@
 """The array namespaces that every test of arrays runs on, and `--require`."""
 
+import contextlib
 import difflib
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +106,13 @@ def _strict_to_numpy(array: Any) -> np.ndarray:
 
 
 def _make(name: str, dtype: str) -> Backend:
+    name, _, place = name.partition("@")
     # CuPy's own functions do not take a device.
     module = "array_api_compat.cupy" if name == "cupy" else name.removesuffix("-cuda")
     xp = importlib.import_module(module.replace("-", "_"))
     device, to_numpy = {
         "numpy": lambda: ("cpu", np.asarray),
-        "array-api-strict": lambda: (xp.Device("device1"), _strict_to_numpy),
+        "array-api-strict": lambda: (xp.Device(place or "device1"), _strict_to_numpy),
         "torch": lambda: (xp.device("cpu"), np.asarray),
         "torch-cuda": lambda: (xp.device("cuda:0"), lambda array: np.asarray(array.cpu())),
         "cupy": lambda: (importlib.import_module("cupy").cuda.Device(), lambda array: array.get()),
@@ -124,12 +126,30 @@ collect_ignore = ["test_torch_cuda.py"] if missing("torch-cuda") else []
 USABLE = [name for name in NAMES if not missing(name)]
 
 
-@pytest.fixture(params=[f"{n}-{d}" for n in USABLE for d in ("float64", "float32")])
-def backend(request: pytest.FixtureRequest) -> Backend:
+CASES = [f"{name}-{dtype}" for name in USABLE for dtype in ("float64", "float32")]
+if "array-api-strict" in USABLE:
+    CASES.append("array-api-strict@no_float64-float32")
+
+
+@contextlib.contextmanager
+def strictly(name: str) -> Iterator[None]:
+    """Let array-api-strict refuse, besides, shapes that depend on data."""
+    if not name.startswith("array-api-strict"):
+        yield
+        return
+    strict = importlib.import_module("array_api_strict")
+    with strict.ArrayAPIStrictFlags(data_dependent_shapes=False, boolean_indexing=False):
+        yield
+
+
+@pytest.fixture(params=CASES)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     name, _, dtype = request.param.rpartition("-")
-    return _make(name, dtype)
+    with strictly(name):
+        yield _make(name, dtype)
 
 
 @pytest.fixture(params=USABLE)
-def backend64(request: pytest.FixtureRequest) -> Backend:
-    return _make(request.param, "float64")
+def backend64(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with strictly(request.param):
+        yield _make(request.param, "float64")

@@ -39,14 +39,19 @@ class Dense:
             own, rest = cotangent.copy(), grouping.rest
             for k, columns in enumerate(problem.pieces(step)):
                 members = grouping.index[:, columns]
-                cotangent[members] = adjusted(S, adjustment.reach, own[members])
+                served = self.of_piece(S, columns, problem, parameters, adjustment, positions)
+                cotangent[members] = adjusted(served, adjustment.reach, own[members])
                 if k == 0 and adjustment.reach == "mean":
-                    change = (S - np.eye(len(S))) @ own[members].mean(axis=1)
+                    change = (served - np.eye(len(S))) @ own[members].mean(axis=1)
                     cotangent[rest] += change[grouping.neighbours]
         flat = np.tensordot(cotangent, oracle.jacobian(network, parameters, problem.coords), 2)
         parts = np.split(flat, np.cumsum([p.size for p in parameters])[:-1])
         gradients = [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
         return np.mean(errors**2), gradients, S
+
+    def of_piece(self, S, *_):
+        """All pieces share the step's."""
+        return S
 
     def made(self, problem, parameters, adjustment, positions):
         kernel = None

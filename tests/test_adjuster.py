@@ -311,12 +311,30 @@ def test_a_state_of_other_settings_is_refused():
     damaged = [
         None, [], {}, {**state, "step": np.asarray(-1)}, {**state, "S": np.eye(3)},
         {**state, "S": np.ones((N, 2))}, {**state, "eigenvalues": np.ones(2)},
-        {**state, "settings": None}, {**state, "step": "many"},
+        {**state, "settings": None}, {**state, "step": "many"}, {**state, "S": "abc"},
+        {**state, "S": np.full((N, N), np.nan)}, {k: v for k, v in state.items() if k != "S"},
     ]  # fmt: skip
     for bad in damaged:
         with pytest.raises(ValueError, match="state: expected"):
             adjuster.load_state_dict(bad)
     np.testing.assert_array_equal(adjuster.transform.matrix(), state["S"])
+
+
+def test_a_state_of_other_groups_or_without_its_average_is_refused():
+    cotangent, jacobian = draw()
+    adjuster = Adjuster(Adjustment())
+    steps(adjuster, [jacobian], cotangent)
+    state = adjuster.state_dict()
+    with pytest.raises(ValueError, match="square matrices of 7 groups"):
+        Adjuster(Adjustment()).load_state_dict(state, cotangent, 7)
+    del state["kernel"]
+    with pytest.raises(ValueError, match="state: expected counts"):
+        Adjuster(Adjustment()).load_state_dict(state, cotangent, N)
+
+
+def test_what_chooses_is_a_function():
+    with pytest.raises(TypeError, match="choose: expected a function, got 3"):
+        Adjuster(Adjustment(), choose=3)
 
 
 def test_it_takes_an_adjustment():

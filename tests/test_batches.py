@@ -74,8 +74,8 @@ def test_the_gradient_of_a_batch(backend, adjustment, kind):
     run = make(network, adjustment=adjustment, batch=BATCH, seed=2)
     for step in range(3):
         dense = DenseBatch(network, arrays(run), adjustment, step, seed=2)
-        close(step_of(run), dense.gradient(), 1e-8)
-        assert float(run.loss) == pytest.approx(dense.loss, rel=1e-8)
+        close(step_of(run), dense.gradient(), 1e-10)
+        assert float(run.loss) == pytest.approx(dense.loss, rel=1e-10)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -87,7 +87,7 @@ def test_pieces_of_a_batch(backend, adjustment, columns):
     run = make(network, adjustment=adjustment, batch=BATCH, columns=columns)
     for step in range(3):
         dense = DenseBatch(network, arrays(run), adjustment, step, columns=columns)
-        close(step_of(run), dense.gradient(), 1e-8)
+        close(step_of(run), dense.gradient(), 1e-10)
 
 
 @pytest.mark.parametrize("adjustment", [None, *FITTING], ids=str)
@@ -98,7 +98,7 @@ def test_backends_take_the_same_steps(adjustment):
     for _ in range(10):
         assert run.step().item() == pytest.approx(float(reference.step()), rel=1e-9)
     for got, wanted in zip(run.parameters, reference.parameters, strict=True):
-        close(got, wanted, 1e-8)
+        close(got, wanted, 1e-10)
 
 
 @pytest.mark.parametrize("adjustment", [None, *FITTING[:3]], ids=str)

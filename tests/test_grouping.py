@@ -436,3 +436,10 @@ def test_sizes_are_whole_numbers(size):
 def test_coordinates_are_real_numbers(coords, message):
     with pytest.raises(TypeError, match=message):
         Grouping.nearest(coords, 2)
+
+
+@pytest.mark.parametrize(("columns", "lengths"), [(4, [6]), (1, [6]), (6, [6]), (3, [6])])
+def test_a_piece_has_as_many_columns_as_are_sampled(columns, lengths):
+    found = pieces(6, 10, 1, columns=columns, least=4)
+    assert [len(piece) for piece in found] == lengths
+    assert [len(piece) for piece in pieces(9, 10, 1, memory=1, least=4)] == [5, 4]

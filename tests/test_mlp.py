@@ -188,6 +188,8 @@ def test_float32_is_the_default():
         (np.ones(2), ValueError, r"coords: expected shape \(..., 2\)"),
         (np.full((3, 2), np.nan), ValueError, "coords: expected finite values"),
         ([[0.0, 0.0]], TypeError, "coords: expected an array"),
+        (np.ma.ones((3, 2)), TypeError, "coords: expected an array without a mask"),
+        (np.ones((3, 2)).view(np.matrix), TypeError, "coords: expected an array, got numpy.matrix"),
     ],
 )
 def test_bad_coordinates_say_what_to_do(coords, error, message):
@@ -197,10 +199,14 @@ def test_bad_coordinates_say_what_to_do(coords, error, message):
 
 def test_other_bad_values_say_what_to_do():
     model = iga_array.MLP(small("relu"), dtype=np.float64)
-    with pytest.raises(ValueError, match="outputs: expected 'sum' or 'trace', got 'full'"):
+    with pytest.raises(ValueError, match="outputs: expected one of sum, trace, got 'full'"):
         model.factors(np.zeros((2, 2)), "full")
     with pytest.raises(ValueError, match=r"x: expected shape \(n, samples, 2\)"):
         model.factors(np.zeros((2, 2, 2, 2)))
+    for network in (None, np.ones((99, 99))):
+        with pytest.raises(TypeError, match=r"network: expected a Network, got .*; pass") as raised:
+            iga_array.MLP(network)
+        assert len(str(raised.value)) < 200
     with pytest.raises(TypeError, match="float32 or float64"):
         iga_array.MLP(small("relu"), dtype=np.float16)
     with pytest.raises(ValueError, match="network: expected a normalised one, got relu"):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import iga_core.ntk
-from iga_core import LayerFactors, Lookup, Rows, gram
+from iga_core import Grouping, LayerFactors, Lookup, Rows, gram
 from tests.oracle import close
 
 
@@ -151,12 +151,16 @@ numpy_factors = LayerFactors(np.ones((2, 3)), np.ones((2, 3)))
         (lambda: LayerFactors(np.ones(2), np.ones(2)), ValueError, r"cotangents: expected"),
         (lambda: LayerFactors(np.ones((2, 3)), np.ones((2, 3), np.float32)), TypeError, "expected one dtype"),
         (lambda: LayerFactors(np.ones((2, 3)), np.ones((2, 3)), False, False), ValueError, "leave the layer out"),
+        (lambda: LayerFactors(np.ones((2, 3)), np.ones((2, 3)), bias="no"), TypeError, "bias: expected True or False, got 'no'"),
+        (lambda: LayerFactors(np.ones((2, 3)), np.ones((2, 3)), np.ones((99, 99))), TypeError, r"weight: expected True or False, got ndarray of shape \(99, 99\)"),
         (lambda: Lookup(np.ones((2, 3)), np.ones((2, 3, 1))), TypeError, "indices: expected integers"),
         (lambda: Lookup(np.ones((2, 2), int), np.ones((2, 3, 1))), ValueError, "indices: expected shape"),
         (lambda: Rows(np.ones(3)), ValueError, "jacobian: expected shape"),
         (lambda: LayerFactors(np.ones((0, 3)), np.ones((0, 3))), ValueError, "inputs: expected at least one number"),
         (lambda: Lookup([[1]], np.ones((1, 1, 1))), TypeError, "indices: expected an array, got list"),
         (lambda: gram(Rows(np.ones((2, 2)))), TypeError, "factors: expected a list of factors"),
+        (lambda: gram(None), TypeError, "factors: expected a list of factors, got None"),
+        (lambda: gram(np.ones((99, 99))), TypeError, "factors: expected LayerFactors, Lookup or Rows, got ndarray"),
         (lambda: gram([]), ValueError, "factors: expected at least one"),
         (lambda: gram([np.ones((2, 2))]), TypeError, "wrap an explicit Jacobian in Rows"),
         (lambda: gram([numpy_factors, Rows(np.ones((3, 1)))]), ValueError, "one number of rows"),
@@ -165,8 +169,46 @@ numpy_factors = LayerFactors(np.ones((2, 3)), np.ones((2, 3)))
     ],
 )  # fmt: skip
 def test_bad_values_say_what_to_do(make, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         make()
+    assert len(str(raised.value)) < 200
+
+
+ONES = np.ones((2, 2))
+UNLIKE_ARRAYS = {
+    "without a mask, got numpy.ma.MaskedArray": np.ma.masked_array(ONES, ONES > 0),
+    "got numpy.matrix": ONES.view(np.matrix),
+}
+
+
+@pytest.mark.parametrize("words", UNLIKE_ARRAYS)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("inputs", lambda x: LayerFactors(x, ONES)),
+        ("cotangents", lambda x: LayerFactors(ONES, x)),
+        ("indices", lambda x: Lookup(x.astype(int), ONES[:, :, None])),
+        ("jacobian", Rows),
+        ("flat", lambda x: Grouping.blocks(2, 1).split(x)),
+        ("groups", lambda x: Grouping.blocks(4, 2).join(x, np.ones(0))),
+        ("rest", lambda x: Grouping.blocks(2, 1).join(ONES[:, :1], x)),
+    ],
+)
+def test_what_computes_otherwise_than_an_array_is_refused(name, make, words):
+    with pytest.raises(TypeError, match=f"{name}: expected an array,? {words}; "):
+        make(UNLIKE_ARRAYS[words])
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_tensors_are_refused(layout):
+    torch = pytest.importorskip("torch")
+    sparse = getattr(torch.eye(3), layout)()
+    for make in (lambda: LayerFactors(sparse, torch.eye(3)), lambda: Rows(sparse)):
+        with pytest.raises(
+            TypeError, match=r"expected a dense array, got a sparse one; .*to_dense"
+        ):
+            make()
 
 
 def test_mixed_namespaces_and_devices_are_refused():

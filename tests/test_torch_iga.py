@@ -320,7 +320,7 @@ def test_a_storage_is_known_by_more_than_its_address():
     x.mul_(1)
     assert _storage(x) != first
     # Another tensor at the address of one that is gone, as allocators hand them out.
-    memory = np.zeros((100, 2))
+    memory = torch.zeros(100, 2).numpy()
     gone = torch.from_numpy(memory)
     first, place = _storage(gone), gone.data_ptr()
     del gone

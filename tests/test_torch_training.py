@@ -94,6 +94,44 @@ def test_pieces_are_those_of_numpy(spectral, reach, columns):
     close(stepped(run), start - flat(reference.parameters), 1e-12)
 
 
+@pytest.mark.parametrize("spectral", [Damp(), Equalise(4), Scale(0.1)], ids=str)
+@pytest.mark.parametrize("reach", ["mean", "points"])
+@pytest.mark.parametrize("cut", [{"columns": 9}, {"columns": 9, "batch": 5}], ids=str)
+def test_steps_in_pieces_are_those_of_numpy(spectral, reach, cut):
+    """Nine columns of 36 in pieces, over a refresh and its average."""
+    axis = np.linspace(-1, 1, 19)
+    coords = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    data = coords, np.random.default_rng(5).uniform(0, 1, (len(coords), 2))
+    network = network_of("siren", width=8)
+    settings = {
+        "grouping": Grouping.patches((19, 19), 6), "optimizer": SGD(1e-2),
+        "adjustment": Adjustment(spectral, samples=3, reach=reach, refresh=2, average=0.7), **cut,
+    }  # fmt: skip
+    reference = iga_array.Trainer(iga_array.MLP(network, dtype=np.float64), *data, **settings)
+    own = from_network(network, dtype=torch.float64)
+    run = Trainer(own, *map(torch.tensor, data), **settings)
+    for _ in range(5):
+        before = flat(reference.parameters)
+        reference.step(), run.step()
+        close(flat(arrays(run)) - before, flat(reference.parameters) - before, 1e-11)
+
+
+def test_an_exception_within_a_step_is_forgotten():
+    settings = {"adjustment": RANDOM, "columns": 3}
+    run, unbroken = (trainer(network_of("siren"), **settings) for _ in range(2))
+
+    def fragile(*_):
+        if run.transform is not None:  # made with the first piece, so that this is the second
+            raise KeyboardInterrupt
+
+    hook = run.network.register_forward_pre_hook(fragile)
+    with pytest.raises(KeyboardInterrupt):
+        run.step()
+    hook.remove()
+    assert run.transform is None
+    np.testing.assert_array_equal(stepped(run), stepped(unbroken))
+
+
 ADAM = Adam(5e-3, "cosine")
 
 

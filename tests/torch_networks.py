@@ -1,6 +1,5 @@
 """Networks of every kind that trains parameters in its own way, and the definition, densely."""
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -8,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from iga_core import Damp, Equalise, Fourier, Network, Scale, representatives
 from iga_torch.networks import from_network
+from tests.dense import dense
 
 
 class Residual(nn.Module):
@@ -364,33 +364,6 @@ def dense_kernel(left, right, outputs):
     return full.diagonal(dim1=2, dim2=3).sum(dim=-1) / channels
 
 
-def dense_transform(kernel, filter):  # noqa: A002
-    """S by its formula, from all eigenpairs of a kernel, both as NumPy arrays of float64."""
-    if isinstance(filter, Scale):
-        return filter.factor * np.eye(len(kernel))
-    values, V = np.linalg.eigh(kernel)
-    bound = 4 * np.finfo(float).eps * values[-1]
-    if isinstance(filter, Damp):
-        loud = np.diag(kernel) >= 0.01 * np.diag(kernel).mean()
-        chosen = np.linalg.eigvalsh(kernel[np.ix_(loud, loud)])
-        chosen = chosen[chosen > bound]
-        if not len(chosen):
-            return np.eye(len(kernel))
-        mu = filter.scale * np.exp(np.log(chosen).mean())
-        return (V * (mu / (values + mu))) @ V.T
-    if not isinstance(filter, Equalise):
-        return filter(kernel).matrix()
-    values, V = values[::-1], V[:, ::-1]
-    safe = values > bound
-    upto = values[: filter.end + 1][safe[: filter.end + 1]]
-    S = np.eye(len(kernel))
-    for i in range(filter.start, filter.end):
-        if safe[i]:
-            level = upto[-1] if filter.level == "next" else values[filter.start]
-            S -= (1 - level / values[i]) * np.outer(V[:, i], V[:, i])
-    return S
-
-
 class Dense:
     """The definition, call after call: explicit Jacobians, K, S and Jᵀ (S ⊗ I) g, in float64.
 
@@ -437,7 +410,9 @@ class Dense:
         if self.K is not None:
             K = a.average * self.K + (1 - a.average) * K
         self.age, self.K = 0, K
-        self.S = torch.from_numpy(np.array(dense_transform(K.numpy(), a.filter)))
+        known = isinstance(a.filter, Damp | Equalise | Scale)
+        S = dense(a.filter, K.numpy()) if known else a.filter(K.numpy()).matrix()
+        self.S = torch.from_numpy(S)
 
 
 def gradient(network):

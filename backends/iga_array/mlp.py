@@ -232,4 +232,6 @@ def empirical_ntk(model: MLP, x: Array, x2: Array | None = None, outputs: Output
     -----
     The Jacobian is not formed; see `iga_core.gram` for the cost.
     """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model: expected an MLP, got {short(model)}; construct one first")
     return gram(model.factors(x, outputs), None if x2 is None else model.factors(x2, outputs))

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy
 from array_api_compat import array_namespace, device
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iga_array.activations import activated
 from iga_core import LayerFactors, Network
-from iga_core.arrays import Array
+from iga_core.arrays import Array, require_choice
 
 Outputs = Literal["sum", "trace"]
 Statistics: TypeAlias = list[tuple[Array, Array]]
@@ -146,12 +146,11 @@ class Passes:
         """Return what `MLP.factors` does."""
         xp, channels = self.xp, self.network.outputs
         like = {"dtype": x.dtype, "device": device(x)}
+        require_choice("outputs", outputs, get_args(Outputs))
         if outputs == "sum":
             seeds = xp.ones((1, 1, channels), **like)
-        elif outputs == "trace":
-            seeds = xp.eye(channels, **like)[:, None, :]
         else:
-            raise ValueError(f"outputs: expected 'sum' or 'trace', got {outputs!r}; name one")
+            seeds = xp.eye(channels, **like)[:, None, :]
         _, tape = self.forward(xp.reshape(x, (-1, self.network.inputs)))
         points = tape[0].inputs.shape[0]
         share = 1 / (math.sqrt(channels) * math.prod(x.shape[1:-1]))

@@ -200,7 +200,8 @@ class Trainer:
         self._grouping, self._seed = grouping, seed
         self._groups = self._batch or grouping.groups
         if columns is not None:
-            columns = max(require_count("columns", columns, 1), getattr(adjustment, "samples", 1))
+            columns = require_count("columns", columns, 1)
+        self._least = 1 if adjustment is None else adjustment.samples
         self._columns, self._memory = columns, require_count("memory", memory, 1)
         self._workers = Workers(workers, coords)
         self._adjuster: Adjuster | None = None
@@ -343,7 +344,9 @@ class Trainer:
                 f"{done}; load it into a run of the same settings"
             )
         if self._adjuster is not None:
-            self._adjuster.load_state_dict(adjustment, self._coords)
+            self._adjuster.load_state_dict(
+                adjustment, self._coords, self._batch or self._grouping.groups
+            )
         self.done = done
         self.model.parameters = found.pop("parameters")
         self._evaluated = deque([(0.0, found.pop("finite"))], 2)
@@ -371,7 +374,8 @@ class Trainer:
         sums = Sums()
         for columns in pieces(
             grouping.points, grouping.groups, self.model.network.numbers,
-            memory=self._memory, columns=self._columns, seed=self._seed, step=self.done,
+            memory=self._memory, columns=self._columns,
+            least=self._least, seed=self._seed, step=self.done,
         ):  # fmt: skip
             # Points in no group come with the first piece, whose means correct them.
             rest = self._rest(grouping) if sums.gradients is None else []

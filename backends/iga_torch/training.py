@@ -137,7 +137,8 @@ class Trainer:
         self._numbers = _numbers_held(network, coords, targets)
         self._memory = require_count("memory", memory, 1)
         if columns is not None:
-            columns = max(require_count("columns", columns, 1), getattr(adjustment, "samples", 1))
+            columns = require_count("columns", columns, 1)
+        self._least = 1 if adjustment is None else adjustment.samples
         if normalising(network) is not None:
             if columns is not None:
                 raise ValueError(
@@ -282,7 +283,9 @@ class Trainer:
                 f"{done}; load it into a run of the same settings"
             )
         if self._adjuster is not None:
-            self._adjuster.load_state_dict(adjustment, self._coords)
+            self._adjuster.load_state_dict(
+                adjustment, self._coords, self._batch or self._grouping.groups
+            )
         _copy(found, own.values())
         finite = self._evaluated[-1][1]
         self._evaluated = [(torch.zeros(()), kept) for kept in (_copies(finite), finite)]
@@ -299,7 +302,8 @@ class Trainer:
                 self._adjuster.forget(grouping.centre)
         parts = pieces(
             grouping.points, grouping.groups, self._numbers,
-            memory=self._memory, columns=self._columns, seed=self._seed, step=self.done,
+            memory=self._memory, columns=self._columns,
+            least=self._least, seed=self._seed, step=self.done,
         )  # fmt: skip
         losses = [self._piece(grouping, part, k == 0) for k, part in enumerate(parts)]
         return torch.stack(losses).sum()
