@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
 from iga_core.adjustment import Adjustment, Reach
-from iga_core.arrays import Array, on_host, require_finite, same_device, short
+from iga_core.arrays import Array, on_host, require_finite, same_device, sent, short
 from iga_core.filters import Transform, needs_kernel
 from iga_core.ntk import Factor, gram
 from iga_core.sampling import drawn, largest
@@ -117,8 +117,8 @@ class Adjuster:
                 "cotangent, columns and a step"
             )
         self._points, self._centre = points, centre
-        self._choose, self._send = choose or self._by_the_rule, send or _as_array
-        self._seen: set[int] = set()
+        self._choose, self._send = choose or self._by_the_rule, send or sent
+        self._seen: NDArray[np.bool_] | None = None  # columns of a step that is not over
         self._first: tuple[Array, NDArray[np.int64]] | None = None
         self._warned = False
 
@@ -139,12 +139,13 @@ class Adjuster:
             begin another one, as after a step that an exception broke off.
         """
         columns = np.arange(cotangent.shape[1]) if columns is None else columns
-        if not self._seen or not self._seen.isdisjoint(columns.tolist()):
-            self._seen = set()
+        seen = self._seen
+        if self._points is None or seen is None or seen[columns].any():
             self._first = (cotangent, columns)
-        self._seen.update(columns.tolist())
-        if len(self._seen) >= (self._points or 0):
-            self._seen = set()
+            seen = None if self._points is None else np.zeros(self._points, dtype=bool)
+        if seen is not None:
+            seen[columns] = True
+        self._seen = None if seen is None or seen.all() else seen
 
     def make(self, factors_at: FactorsAt) -> Transform:
         """Make the transform of the step, or keep it.
@@ -281,7 +282,7 @@ class Adjuster:
             If it is no such mapping, or of other settings. Nothing is changed then.
         """
         self.state = _read(state, self.adjustment, like, groups)
-        self._seen, self._first = set(), None
+        self._seen = self._first = None
 
     def _by_the_rule(self, cotangent: Array, columns: NDArray[np.int64], step: int) -> Array:
         """Choose the representatives among the columns of a first piece."""
@@ -379,11 +380,6 @@ def _alike(a: Array, b: Array) -> bool:
 
 def _as_matrix(transform: Transform) -> Array:
     return np.asarray(float(transform.S)) if transform.uniform else transform.S
-
-
-def _as_array(positions: NDArray[np.int64], like: Array) -> Array:
-    # A copy, because PyTorch takes no array that is read-only.
-    return array_namespace(like).asarray(positions, device=device(like), copy=True)
 
 
 def _read(state: Any, adjustment: Adjustment, like: Array, groups: int | None) -> State:

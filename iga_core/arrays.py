@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, is_cupy_array, is_jax_array
 from array_api_compat import device as device_of
+from numpy.typing import NDArray
 
 __all__ = [
     "Array",
@@ -31,6 +32,7 @@ __all__ = [
     "require_shape",
     "require_square",
     "same_device",
+    "sent",
     "short",
     "taken",
     "widest",
@@ -294,6 +296,23 @@ def taken(state: Mapping[str, Any], name: str, like: Array) -> Array:
             "load it into a run of the same settings"
         )
     return array
+
+
+def sent(array: NDArray[Any], like: Array) -> Array:
+    """Return a host's array on the device of another, as a copy.
+
+    Whole numbers become int32 where that device has no int64. A copy, because PyTorch takes no
+    array that is read-only.
+    """
+    xp, place = array_namespace(like), device_of(like)
+    narrow = array.dtype == np.int64 and not _has_int64(xp, place)
+    dtype = xp.int32 if narrow else None
+    return xp.asarray(array, dtype=dtype, device=place, copy=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_int64(xp: Namespace, place: Any) -> bool:
+    return "int64" in xp.__array_namespace_info__().dtypes(device=place)
 
 
 def register_tree(kind: type, *names: str) -> None:

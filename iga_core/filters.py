@@ -292,7 +292,7 @@ def equalised(kernel: Array, start: int, end: int, level: Level) -> tuple[Transf
     chosen = slice(start, end)
     V = vectors[:, chosen]
     S = _identity(xp, values) - (V * (1 - gains[chosen])) @ V.T
-    count = xp.sum(xp.astype(safe[:end], xp.int32))
+    count = xp.sum(xp.astype(safe[:end], xp.int32), dtype=xp.int32)
     return _transform(xp, S, values, kernel), count
 
 

@@ -13,14 +13,20 @@ from typing import Any
 import numpy as np
 from array_api_compat import (
     array_namespace,
-    device,
     is_array_api_strict_namespace,
     is_cupy_array,
     is_torch_array,
 )
 from numpy.typing import NDArray
 
-from iga_core.arrays import Array, require_array, require_count, require_nonempty, require_shape
+from iga_core.arrays import (
+    Array,
+    require_array,
+    require_count,
+    require_nonempty,
+    require_shape,
+    sent,
+)
 
 Index = NDArray[np.int64]
 
@@ -566,5 +572,4 @@ def _on_host(coords: Array) -> NDArray[np.float64]:
 
 def _take(flat: Array, index: Index) -> Array:
     xp = array_namespace(flat)
-    # Copied, because PyTorch does not share memory that is read-only.
-    return xp.take(flat, xp.asarray(index, device=device(flat), copy=True), axis=0)
+    return xp.take(flat, sent(index, flat), axis=0)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from iga_core.arrays import (
@@ -21,6 +21,7 @@ from iga_core.arrays import (
     require_nonempty,
     require_seed,
     require_shape,
+    sent,
     short,
 )
 
@@ -73,7 +74,7 @@ def representatives(
     >>> representatives(cotangent, "largest", 2).tolist()
     [[1, 2]]
     """
-    xp = common_namespace(cotangent=cotangent)
+    common_namespace(cotangent=cotangent)
     require_shape("cotangent", cotangent, ("groups", "points", "channels"), "group it first")
     require_nonempty("cotangent", cotangent)
     require_choice("rule", rule, get_args(SamplingRule))
@@ -91,8 +92,8 @@ def representatives(
             raise ValueError(
                 f"samples: expected 1 with the rule 'centre', got {samples}; use 'random'"
             )
-        return xp.asarray(_centres(centre, groups, points), device=device(cotangent))
-    return xp.asarray(drawn(groups, points, samples, seed), device=device(cotangent))
+        return sent(_centres(centre, groups, points), cotangent)
+    return sent(drawn(groups, points, samples, seed), cotangent)
 
 
 def largest(cotangent: Array, samples: int) -> Array:

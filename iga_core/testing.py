@@ -269,8 +269,8 @@ def cases(reference: Backend, networks: Sequence[str] = tuple(KINDS), seed: int 
     list of Case
         For each network: "forward", the outputs; "gradient", the loss and its plain gradients;
         "kernel/RULE/SAMPLES"; "transform/FILTER/REACH" of a given kernel and cotangent, and
-        "transform/FILTER/zero" and "/singular" of such kernels; "adjusted/...", the adjusted
-        gradients of `ADJUSTED`; "steps/...", the parameters after the 25 adjusted steps of
+        "transform/FILTER/zero", "/singular" and "/quiet" of such kernels; "adjusted/...", the
+        adjusted gradients of `ADJUSTED`; "steps/...", the parameters after the 25 adjusted steps of
         `TRAININGS`. Of a normalised network "forward", "gradient" and "steps/...", which are plain.
 
     Raises
@@ -399,11 +399,11 @@ def _cases(network: Network, reference: Backend, seed: int) -> Iterator[Case]:
             asked_of = (transformed, adjustment, _as_it_is)
             yield case(f"transform/{filter}/{reach}", "adjusted", *asked_of, condition=first)
         if filter in ("equalise", "damp"):
-            for name, change in {"zero": np.zeros_like, "singular": _singular}.items():
+            for name, change in CHANGES.items():
                 adjustment = Adjustment(spectral)
                 yield case(
                     f"transform/{filter}/{name}", "adjusted", transformed, adjustment, change,
-                    condition=functools.partial(condition_of, "patches", PAPER, change),  # type: ignore[arg-type]
+                    condition=functools.partial(condition_of, "patches", PAPER, change),
                 )  # fmt: skip
     for name, (on, adjustment) in ADJUSTED.items():
         yield case(
@@ -462,6 +462,17 @@ def _singular(kernel: Floats) -> Floats:
     found = kernel[np.ix_(twins, twins)]
     found[-1, :] = found[:, -1] = 0
     return found
+
+
+def _quiet(kernel: Floats) -> Floats:
+    """Let every second group's tangent be a thousandth of what it is."""
+    loudness = np.where(np.arange(len(kernel)) % 2, 1e-3, 1.0)
+    return np.asarray(loudness[:, None] * kernel * loudness)
+
+
+CHANGES: dict[str, Callable[[Floats], Floats]] = {
+    "zero": np.zeros_like, "singular": _singular, "quiet": _quiet,
+}  # fmt: skip
 
 
 def _condition(kernel: Floats) -> float:

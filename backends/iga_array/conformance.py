@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from iga_array.mlp import MLP, empirical_ntk
 from iga_array.training import Trainer
 from iga_core import Adjustment, Network
-from iga_core.arrays import Array
+from iga_core.arrays import Array, sent
 from iga_core.optimizers import Moments, Optimizer
 from iga_core.testing import DType, Floats, Positions, Problem
 
@@ -106,9 +106,9 @@ class ArrayBackend:
             optimizer=optimizer,
             columns=problem.columns or problem.grouping.points,
             workers=1,
-            choose=lambda _, __, step: self._namespace.asarray(
-                () if positions is None else positions[step], device=self._place
-            ),
+            choose=None
+            if positions is None
+            else lambda cotangent, _, step: sent(positions[step], cotangent),
         )
 
     def _model(self, network: Network, parameters: list[Floats]) -> MLP:

@@ -20,7 +20,7 @@ from iga_array.passes import LayerTape, Passes
 from iga_array.tiles import Sums, Workers, overflow_is_seen_later, rows_of_a_tile, total
 from iga_core import Adjuster, Adjustment, Grouping, LayerFactors, Transform
 from iga_core.adjuster import Choose
-from iga_core.arrays import Array, common_namespace, on_host, require_count, taken
+from iga_core.arrays import Array, common_namespace, on_host, require_count, sent, taken
 from iga_core.grouping import MEMORY, batch_of, pieces, require_batch
 from iga_core.optimizers import Adam, Optimizer
 
@@ -357,9 +357,8 @@ class Trainer:
         finite = self._evaluated[-1][1]
         return {"parameters": self.model.parameters, "finite": finite, **self._moments}
 
-    def _on_device(self, array: Any) -> Array:
-        # A copy: a grouping's arrays are read-only, which PyTorch's may not be.
-        return self._xp.asarray(array, device=device(self._coords), copy=True)
+    def _on_device(self, array: NDArray[Any]) -> Array:
+        return sent(array, self._coords)
 
     def _gradients(self, passes: Passes) -> Sums:
         """Sum the error and the adjusted gradients of the folded parameters over a step."""
@@ -481,7 +480,7 @@ class Trainer:
         weights = numpy.ones((grouping.count, 1))
         weights[: grouping.index.size] = weight
         points = numpy.concatenate([grouping.index.reshape(-1), grouping.rest])
-        weighted = self._xp.astype(self._on_device(weights), self._coords.dtype)
+        weighted = self._xp.asarray(weights, dtype=self._coords.dtype, device=device(self._coords))
         tile = Tile(self._on_device(points), 1.0 if weight == 1 else weighted, True)
         (sums,) = self._workers.map(
             lambda share: self._finished(passes, e := self._evaluate(passes, share), e.cotangent),
