@@ -269,7 +269,7 @@ def cases(reference: Backend, networks: Sequence[str] = tuple(KINDS), seed: int 
     list of Case
         For each network: "forward", the outputs; "gradient", the loss and its plain gradients;
         "kernel/RULE/SAMPLES"; "transform/FILTER/REACH" of a given kernel and cotangent, and
-        "transform/FILTER/zero", "/singular" and "/quiet" of such kernels; "adjusted/...", the
+        "transform/FILTER/zero" and "/singular" of such kernels; "adjusted/...", the
         adjusted gradients of `ADJUSTED`; "steps/...", the parameters after the 25 adjusted steps of
         `TRAININGS`. Of a normalised network "forward", "gradient" and "steps/...", which are plain.
 
@@ -464,14 +464,8 @@ def _singular(kernel: Floats) -> Floats:
     return found
 
 
-def _quiet(kernel: Floats) -> Floats:
-    """Let every second group's tangent be a thousandth of what it is."""
-    loudness = np.where(np.arange(len(kernel)) % 2, 1e-3, 1.0)
-    return np.asarray(loudness[:, None] * kernel * loudness)
-
-
 CHANGES: dict[str, Callable[[Floats], Floats]] = {
-    "zero": np.zeros_like, "singular": _singular, "quiet": _quiet,
+    "zero": np.zeros_like, "singular": _singular,
 }  # fmt: skip
 
 
