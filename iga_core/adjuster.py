@@ -74,7 +74,7 @@ class Adjuster:
     Raises
     ------
     TypeError
-        If the settings are no Adjustment.
+        If the settings are no Adjustment, or `choose` is no function.
 
     Examples
     --------

@@ -319,8 +319,7 @@ class Damp:
 
     Notes
     -----
-    A call costs the eigenvalues, without vectors, and an inverse: ``O(n³)``, about half of what
-    `Equalise` costs.
+    A call costs the eigenvalues, without vectors, and an inverse: ``O(n³)``.
 
     Examples
     --------
