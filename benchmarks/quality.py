@@ -7,14 +7,8 @@ later call does the missing ones only), the table to ``quality.md``, the figures
 """
 
 import argparse
-import json
 import math
-import os
-import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +22,7 @@ from benchmarks._report import (
     write_json,
     write_text,
 )
+from benchmarks._runs import Run, Runs
 from iga_array import MLP, Trainer
 from iga_core import Adam, Adjustment, Equalise, Grouping, Network, Scale
 from iga_lab.signals import coordinates, load
@@ -64,7 +59,6 @@ class Size:
 SIZES = {"full": Size(96, (8, 4), 128, 1000), "smoke": Size(24, (4, 3), 8, 20)}
 CASE = ("size", "network", "patch", "method", "seed")
 """What a run is found by; the method "scale 0.1" is that factor."""
-Run = dict[str, Any]
 
 
 def adjustment(method: str, groups: int) -> Adjustment | None:
@@ -97,34 +91,7 @@ def train(case: tuple[Any, ...]) -> Run:
     except FloatingPointError:
         pass
     median = float(np.median(psnr[-LAST:])) if trainer.done == size.steps else math.nan
-    figures = {"median": median, "maximum": max(psnr, default=math.nan), "curve": psnr[::THINNED]}
-    return {**dict(zip(CASE, case, strict=True)), **figures}
-
-
-class Runs:
-    """Runs that are kept in a file; those missing are done, each in a process of one thread."""
-
-    def __init__(self, path: Path, jobs: int) -> None:
-        self.path, self.jobs = path, jobs
-        runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self.found = {tuple(run[k] for k in CASE): run for run in runs}
-
-    def __call__(self, cases: Sequence[tuple[Any, ...]]) -> list[Run]:
-        """Return the run of each case."""
-        missing = [case for case in dict.fromkeys(cases) if case not in self.found]
-        # In fresh processes: the linear algebra library reads this once.
-        os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
-        start = time.perf_counter()
-        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool, self.path.open("a") as f:
-            futures = {pool.submit(train, case): case for case in missing}
-            for done, future in enumerate(as_completed(futures), 1):
-                case, run = futures[future], future.result()
-                self.found[case] = run
-                print(json.dumps(run), file=f, flush=True)
-                left = (time.perf_counter() - start) * (len(missing) / done - 1) / 60
-                words = f"{' '.join(map(str, case))}: {run['median']:.2f} dB"
-                print(f"{done}/{len(missing)}  {words}, {left:.0f} min left", flush=True)
-        return [self.found[case] for case in cases]
+    return {"median": median, "maximum": max(psnr, default=math.nan), "curve": psnr[::THINNED]}
 
 
 def tuned(name: str, runs: Runs) -> dict[str, Run]:
@@ -239,7 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     name = "smoke" if given.smoke else "full"
-    rows = summary(name, Runs(given.output / "quality-curves.jsonl", given.jobs), given.seeds)
+    rows = summary(
+        name, Runs(given.output / "quality-curves.jsonl", given.jobs, CASE, train), given.seeds
+    )
     gains = differences(rows)
     text = table(name, rows, gains)
     print(text)

@@ -7,13 +7,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace
 
-from iga_core.arrays import Array, is_traced, require_choice, short
+from iga_core.arrays import Array, is_traced, require_choice, require_number, short
 
-Schedule: TypeAlias = Literal["constant", "step", "cosine"]
+Schedule: TypeAlias = Literal["constant", "step", "cosine", "cooldown"]
 Moments: TypeAlias = dict[str, list[Array]]
 
 STEP_DROP = 0.1
 STEP_AT = 0.3
+COOLDOWN_AT = 0.8
 BIAS_LEARNING_RATE = 1e-3
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_ITERATIONS = 5
@@ -21,24 +22,34 @@ NEWTON_SCHULZ_ITERATIONS = 5
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What all optimizers share: a learning rate and its schedule.
+    """What all optimizers share: a learning rate, its schedule, and an average of the weights.
 
     Parameters
     ----------
     learning_rate : float
         At the first step; positive and finite.
-    schedule : {"constant", "step", "cosine"}
+    schedule : {"constant", "step", "cosine", "cooldown"}
         "step" drops the rate to a tenth after 30 % of the steps, as the paper does; "cosine"
-        takes it to zero at the end.
+        takes it to zero at the end; "cooldown" leaves it constant and takes it linearly to zero
+        over the last fifth.
+    average_weights : float
+        Share of the old in an exponential moving average of the parameters, from 0 (no average is
+        kept) to below 1. What is trained does not change; a trainer evaluates the average.
 
     Raises
     ------
     TypeError, ValueError
-        If either is out of its range.
+        If one is out of its range.
+
+    Notes
+    -----
+    A constant rate has a floor under the loss, adjusted or not, to which training falls back in
+    spikes. A rate that goes to zero, or averaged weights, take it away.
     """
 
     learning_rate: float
     schedule: Schedule = "constant"
+    average_weights: float = 0.0
 
     def __post_init__(self) -> None:
         rate: Any = self.learning_rate
@@ -52,6 +63,8 @@ class Optimizer:
                 f"{self.learning_rate}; 1e-3 is a start"
             )
         require_choice("schedule", self.schedule, get_args(Schedule))
+        share = require_number("average_weights", self.average_weights, 0, 1, "0.99")
+        object.__setattr__(self, "average_weights", share)
 
     def decay(self, step: int, steps: int) -> Any:
         """Return the factor on the learning rate.
@@ -71,14 +84,36 @@ class Optimizer:
             return 1.0
         if is_traced(step):  # as under `jax.jit`, where no value is known and nothing may branch
             xp = array_namespace(step)
-            done = xp.minimum(step / steps, xp.ones_like(step / steps))
+            one = xp.ones_like(step / steps)
+            done = xp.minimum(step / steps, one)
             if self.schedule == "cosine":
                 return (1 + xp.cos(math.pi * done)) / 2
-            return xp.where(done < STEP_AT, xp.ones_like(done), STEP_DROP * xp.ones_like(done))
+            if self.schedule == "cooldown":
+                return xp.minimum((1 - done) / (1 - COOLDOWN_AT), one)
+            return xp.where(done < STEP_AT, one, STEP_DROP * one)
         done = min(step, steps) / steps
         if self.schedule == "cosine":
             return (1 + math.cos(math.pi * done)) / 2
+        if self.schedule == "cooldown":
+            return min((1 - done) / (1 - COOLDOWN_AT), 1.0)
         return STEP_DROP if done >= STEP_AT else 1.0
+
+    def newest_share(self, step: int) -> float:
+        """Return the share that the parameters after a step have in their average.
+
+        Parameters
+        ----------
+        step : int
+            From 0.
+
+        Returns
+        -------
+        float
+            1 at the first step; later ``(1 − a) / (1 − aᵗ)`` of t parameters, so that their weights
+            sum to 1 and the first ones count no more than others.
+        """
+        a = self.average_weights
+        return (1 - a) / (1 - a ** (step + 1))
 
     def initial(self, parameters: list[Array]) -> Moments:
         """Return the moments before the first step: zeros like the parameters."""

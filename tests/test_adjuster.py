@@ -1,6 +1,7 @@
 """The step that all backends are driven by, against the dense formulas."""
 
 import importlib.util
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from iga_core import (
     gram,
 )
 from iga_core import representatives as chosen_by
+from iga_core.optimizers import Schedule
 from tests import oracle
 from tests.oracle import close
 
@@ -384,7 +386,7 @@ class TestJax:
         close(adjuster(g), wanted(S, "mean", cotangent), 1e-4)
         assert gram([Rows(kernel)]).shape == (N, N)
 
-    @pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
+    @pytest.mark.parametrize("schedule", get_args(Schedule))
     @pytest.mark.parametrize("kind", [SGD, Adam, Muon])
     def test_an_optimizer_takes_a_traced_step(self, kind, schedule):
         import jax

@@ -107,6 +107,8 @@ def test_schedules():
     assert [SGD(1.0, "step").decay(t, 10) for t in (0, 2, 3, 9)] == [1, 1, 0.1, 0.1]
     cosine = [SGD(1.0, "cosine").decay(t, 10) for t in (0, 5, 10)]
     np.testing.assert_allclose(cosine, [1, 0.5, 0], atol=1e-15)
+    cooldown = [SGD(1.0, "cooldown").decay(t, 10) for t in (0, 7, 8, 9, 10, 12)]
+    np.testing.assert_allclose(cooldown, [1, 1, 1, 0.5, 0, 0], atol=1e-15)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])

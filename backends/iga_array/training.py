@@ -4,9 +4,10 @@ What is adjusted, when and how, is `iga_core.Adjuster`'s affair: here points are
 at a time and in tiles of cache size, and their cotangents handed over and taken back.
 """
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,6 +212,9 @@ class Trainer:
                 adjustment, grouping.points, centre=grouping.centre, choose=choose
             )
         self._moments = self.optimizer.initial(model.parameters)
+        self._averaged: list[Array] | None = None
+        if self.optimizer.average_weights:
+            self._averaged = model.parameters
         self._evaluated: deque[tuple[Array, list[Array]]] = deque([(0.0, model.parameters)], 2)
 
     @property
@@ -252,6 +256,12 @@ class Trainer:
         self._evaluated.append((self.loss, self.model.parameters))
         self.model.parameters, self._moments = parameters, moments
         self.model.statistics = passes.statistics
+        if self._averaged is not None:
+            share = self.optimizer.newest_share(self.done)
+            self._averaged = [
+                old + share * (new - old)
+                for old, new in zip(self._averaged, parameters, strict=True)
+            ]
         self.done += 1
         return self.loss
 
@@ -260,6 +270,8 @@ class Trainer:
         for loss, parameters in reversed(self._evaluated):
             if math.isfinite(float(loss)):
                 self.model.parameters = parameters
+                if self._averaged is not None:
+                    self._averaged = parameters  # of a run that diverged an average says nothing
                 self._measure()
                 return
 
@@ -282,22 +294,41 @@ class Trainer:
         """The model's parameters after the last step."""
         return self.model.parameters
 
-    def predict(self) -> Array:
-        """Evaluate the model at all points, (N, outputs); a normalised one is given its statistics.
+    @property
+    def averaged(self) -> list[Array]:
+        """The optimizer's average of the parameters; those after the last step where it has none.
 
-        They are those of all points at the present parameters, as in a pass of training.
+        ``model.parameters = trainer.averaged`` gives them to the model.
         """
-        self._measure()
-        return self.model(self._coords)
+        return self.model.parameters if self._averaged is None else self._averaged
+
+    def predict(self) -> Array:
+        """Evaluate the model at all points, (N, outputs), at the `averaged` parameters.
+
+        A normalised one is given its statistics, those of all points at these parameters.
+        """
+        with self._at_average():
+            return self.model(self._coords)
 
     def folded(self) -> list[Array]:
-        """Return the parameters of the plain network ``model.network.folded``.
+        """Return the parameters of the plain network ``model.network.folded``, of the `averaged`.
 
-        A normalised network is folded with the statistics of all points at its present parameters,
-        which it gets.
+        A normalised network is folded with the statistics of all points at these parameters.
         """
-        self._measure()
-        return self.model.fold().parameters
+        with self._at_average():
+            return self.model.fold().parameters
+
+    @contextlib.contextmanager
+    def _at_average(self) -> Iterator[None]:
+        """Have the model at the averaged parameters here, with its statistics."""
+        before = self.model.parameters, self.model.statistics
+        self.model.parameters = self.averaged
+        try:
+            self._measure()
+            yield
+        finally:
+            if self._averaged is not None:
+                self.model.parameters, self.model.statistics = before
 
     def state_dict(self) -> dict[str, Array]:
         """Return all that a run needs to go on elsewhere, by name.
@@ -350,12 +381,16 @@ class Trainer:
         self.done = done
         self.model.parameters = found.pop("parameters")
         self._evaluated = deque([(0.0, found.pop("finite"))], 2)
+        self._averaged = found.pop("averaged", None)
         self._moments = found
         self._measure()
 
     def _lists(self) -> dict[str, list[Array]]:
         finite = self._evaluated[-1][1]
-        return {"parameters": self.model.parameters, "finite": finite, **self._moments}
+        averaged = {} if self._averaged is None else {"averaged": self._averaged}
+        return {
+            "parameters": self.model.parameters, "finite": finite, **averaged, **self._moments,
+        }  # fmt: skip
 
     def _on_device(self, array: NDArray[Any]) -> Array:
         return sent(array, self._coords)

@@ -4,8 +4,9 @@ What is adjusted, when and how, is `iga_core.Adjuster`'s affair: here pieces of 
 evaluated, and the gradients of their outputs handed over and taken back.
 """
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -158,7 +159,8 @@ class Trainer:
         self._tangents = Tangents()
         self._checked = False
         self._gathered: tuple[Tensor, Tensor] | None = None
-        self._decay = optimizer.decay
+        self._settings = optimizer
+        self._averaged = _copies(self._trained) if optimizer.average_weights else None
         self._optimizer = OPTIMIZERS[type(optimizer)](self._trained, lr=optimizer.learning_rate)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._make_moments()
@@ -190,10 +192,13 @@ class Trainer:
                 self._adjuster.state = before
             raise
         self._note_evaluated(self.loss)
-        decay = self._decay(self.done, self.steps)
+        decay = self._settings.decay(self.done, self.steps)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * decay
         self._optimizer.step()
+        if self._averaged is not None:
+            share = self._settings.newest_share(self.done)
+            torch._foreach_lerp_(self._averaged, self.parameters, share)
         self.done += 1
         return self.loss
 
@@ -202,6 +207,8 @@ class Trainer:
         for loss, parameters in reversed(self._evaluated):
             if math.isfinite(loss.item()):
                 _copy(parameters, self._trained)
+                if self._averaged is not None:  # of a run that diverged an average says nothing
+                    _copy(parameters, self._averaged)
                 if normalising(self.network) is not None:
                     self.predict()
                 return
@@ -211,22 +218,32 @@ class Trainer:
         """The trained parameters after the last step, in the network's order; not copies."""
         return [parameter.detach() for parameter in self._trained]
 
+    @property
+    def averaged(self) -> list[Tensor]:
+        """The optimizer's average of the parameters; those after the last step where it has none.
+
+        In the order of `parameters`; not copies.
+        """
+        return self.parameters if self._averaged is None else self._averaged
+
     @torch.no_grad()
     def predict(self) -> Tensor:
-        """Evaluate the network at all points, (N, outputs).
+        """Evaluate the network at all points, (N, outputs), at the `averaged` parameters.
 
         A normalised one in training mode gets their statistics.
         """
-        if normalising(self.network) is not None:
-            found: Tensor = self.network(self._coords)
-            return found
-        return torch.cat([self.network(x) for x in torch.split(self._coords, PREDICTED_POINTS)])
+        with self._at_average():
+            if normalising(self.network) is not None:
+                found: Tensor = self.network(self._coords)
+                return found
+            parts = torch.split(self._coords, PREDICTED_POINTS)
+            return torch.cat([self.network(x) for x in parts])
 
     def folded(self) -> list[Tensor]:
         """Return the parameters of the plain network ``network.network.folded``; copies.
 
-        A normalised network is folded with the statistics of all points at its present parameters,
-        which it gets.
+        They are those of the `averaged` parameters; a normalised network is folded with the
+        statistics of all points there, which it gets.
 
         Raises
         ------
@@ -238,9 +255,23 @@ class Trainer:
                 f"network: expected one made by from_network, got {type(self.network).__name__}; "
                 "fold a network of your own yourself"
             )
-        if self.network.network.normalised and self.network.training:
-            self.network.measure(self._coords)
-        return [parameter.detach() for parameter in self.network.fold().parameters()]
+        with self._at_average():
+            if self.network.network.normalised and self.network.training:
+                self.network.measure(self._coords)
+            return [parameter.detach() for parameter in self.network.fold().parameters()]
+
+    @contextlib.contextmanager
+    def _at_average(self) -> Iterator[None]:
+        """Have the network at the averaged parameters here."""
+        if self._averaged is None:
+            yield
+            return
+        before = _copies(self._trained)
+        _copy(self._averaged, self._trained)
+        try:
+            yield
+        finally:
+            _copy(before, self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that a run needs to go on elsewhere, by name.
@@ -382,6 +413,7 @@ class Trainer:
         """Return by name the tensors that a step changes in place."""
         state = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         state |= {f"finite.{k}": v for k, v in enumerate(self._evaluated[-1][1])}
+        state |= {f"averaged.{k}": v for k, v in enumerate(self._averaged or [])}
         for k, parameter in enumerate(self._trained):
             moments = self._optimizer.state[parameter].items()
             state |= {f"optimizer.{k}.{name}": moment for name, moment in moments}
