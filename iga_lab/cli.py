@@ -14,11 +14,13 @@ except ModuleNotFoundError:
     ) from None
 from click.core import ParameterSource
 
+from iga_core.cost import MOST
 from iga_core.kinds import KINDS
 from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
 from iga_core.testing import NETWORKS
 from iga_lab import settings as defaults
+from iga_lab.cutting import STEP_SHARE
 from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
 from iga_lab.parameters import (
@@ -83,20 +85,23 @@ OPTIONS: dict[str, list["Decorator"]] = {
     ],
     "Training": [
         _option("--method", Several(*defaults.ALL_METHODS), defaults.METHODS, "Trainings to run: "
-                "plain, with Fourier reparameterisation (fr), batch normalisation (bn), or "
-                "adjustment (iga).", ",".join(defaults.METHODS)),
+                "plain, with Fourier reparameterisation (fr), batch normalisation (bn), "
+                "adjustment (iga), or the control without a kernel (scale).",
+                ",".join(defaults.METHODS)),
         _option("--steps", WHOLE, defaults.STEPS, "Steps of each method."),
         _option("--grouping", Named("patches", "blocks"), defaults.GROUPING, "Groups are segments, "
                 "squares or bricks; or blocks of consecutive points."),
         _option("--patch", WHOLE, None, "Side of a group in points; or points of a block.",
-                f"about {defaults.GROUPS[2]} groups, {defaults.GROUPS[3]} of three axes; "
-                f"{defaults.BLOCK} points"),
-        _option("--batch", WHOLE, None, "Groups a step.", f"all; at most {defaults.BATCH[3]} of "
-                "three axes"),
+                f"as many groups as add {MOST:.0%} to a step"),
+        _option("--batch", WHOLE, None, "Groups a step.",
+                f"all; one in {STEP_SHARE[3]} of three axes"),
         _option("--optimizer", Named(*defaults.OPTIMIZERS), defaults.OPTIMIZER, "Of every method."),
         _option("--learning-rate", NUMBER, None, "At the first step.", "by network and optimizer"),
         _option("--schedule", Named(*get_args(Schedule)), defaults.SCHEDULE,
-                "Of the learning rate."),
+                "Of the learning rate; cooldown: constant, then linear to zero over the last "
+                "fifth."),
+        _option("--average-weights", NUMBER, None, "Evaluate an exponential moving average of the "
+                "weights, with this share of the old, such as 0.99.", "none"),
         _option("--seed", WHOLE, defaults.SEED, "Of the initial parameters and of the sampling."),
     ],
     "Adjustment, of the methods iga and iga+fr": [
@@ -105,7 +110,8 @@ OPTIONS: dict[str, list["Decorator"]] = {
                 "a kernel."),
         _option("--scale", NUMBER, None, "Of damp: factor on the level from which on it damps; "
                 "less damps more.", f"{defaults.SCALE:g}"),
-        _option("--factor", NUMBER, None, "Of scale: what the means are multiplied by.",
+        _option("--factor", NUMBER, None, "Of the filter and of the method scale: what the means "
+                "are multiplied by.",
                 f"{defaults.FACTOR:g}"),
         _option("--end", WHOLE, None, "Of equalise: the eigenvalues before this one.",
                 f"{defaults.END_SHARE:.0%} of the groups of a step"),
@@ -263,8 +269,8 @@ def _follow(run: "Run") -> int:
 
     for note in run.notes:
         click.echo(note, err=True)
-    run.start()
     with _Interruption() as interruption:
+        run.start()  # within, so that Ctrl-C ends a run with results as soon as it has a folder
         with display.Bars(run.courses) as bars:
             race(
                 run.courses,
@@ -277,8 +283,10 @@ def _follow(run: "Run") -> int:
             click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
         result = run.report()
     console = display.console()
-    if any(map(defaults.adjusted, run.settings.method)):
-        click.echo(f"IGA: {run.settings.filtering}\n")
+    for line in run.settings.about:
+        click.echo(line)
+    if run.settings.about:
+        click.echo()
     console.print(display.results_table(result))
     console.print()
     console.print(display.bands_table(result))

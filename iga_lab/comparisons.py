@@ -263,10 +263,11 @@ def _about_groups(settings: Settings) -> list[str]:
     if s.grouping == "patches":
         what = f"patches of {' × '.join([str(s.patch)] * len(s.shape))}"
     lines = [f"{groups:,} {what}" + (f", {s.batch} a step" if s.batch else "")]
+    lines += [line for line in s.about if line.startswith("Scale")]
     if any(map(adjusted, s.method)):
         level = f", level {s.level}" if s.filter == "equalise" else ""
         lines += [f"IGA: {s.filtering}", f"reach {s.reach}{level}"]
-        if needs_kernel(s.spectral):
+        if needs_kernel(s.adjustment.filter):
             lines += [
                 f"sampling {s.sampling}, {s.samples} a patch",
                 f"refresh {s.refresh}, average {s.average:g}",

@@ -13,7 +13,7 @@ from iga_array import MLP, empirical_ntk
 from iga_core import Equalise
 from iga_core.filters import Filter
 from iga_lab.results import Outcome, equal_seconds
-from iga_lab.settings import Settings, adjusted
+from iga_lab.settings import Settings
 from iga_lab.signals import coordinates, measured
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 DPI = 150
 COLOURS = {
-    "plain": "#4477AA", "fr": "#228833", "bn": "#AA3377", "iga": "#CC3311", "iga+fr": "#DDAA33",
+    "plain": "#4477AA", "fr": "#228833", "bn": "#AA3377", "scale": "#66CCEE", "iga": "#CC3311",
+    "iga+fr": "#DDAA33",
 }  # fmt: skip
-LABELS = {"plain": "plain", "fr": "FR", "bn": "BN", "iga": "IGA", "iga+fr": "IGA + FR"}
+LABELS = {
+    "plain": "plain", "fr": "FR", "bn": "BN", "scale": "Scale", "iga": "IGA", "iga+fr": "IGA + FR",
+}  # fmt: skip
 NETWORKS = {
     "relu": "ReLU", "pe": "PE", "siren": "SIREN", "gabor": "Gabor", "finer": "FINER",
     "gauss": "Gauss",
@@ -120,9 +123,11 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     part in a step; at most `SPECTRUM_GROUPS`, and `start` and `end` of `Equalise` shrink in
     proportion.
     """
-    count = min(settings.together, SPECTRUM_GROUPS)
-    every = settings.groups.groups
-    centres = _centres(settings)[np.linspace(0, every - 1, count).round().astype(int)]
+    grouping = settings.grouping_of(name)
+    together = min(settings.together, grouping.groups)
+    count = min(together, SPECTRUM_GROUPS)
+    some = np.linspace(0, grouping.groups - 1, count).round().astype(int)
+    centres = coordinates(settings.shape)[grouping.index[some, grouping.centre[some]]]
     model = MLP(settings.architecture(name), np, settings.seed, np.float64)
     model.parameters = [np.asarray(array, dtype=np.float64) for array in parameters]
     with np.errstate(all="ignore"):
@@ -130,12 +135,13 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     if not np.all(np.isfinite(kernel)):
         return Spectrum(np.full(count, np.nan))
     values, vectors = (found[..., ::-1] for found in np.linalg.eigh(kernel))
-    if not adjusted(name):
+    adjustment = settings.adjustment_of(name)
+    if adjustment is None:
         return Spectrum(values)
-    chosen = settings.spectral
+    chosen = adjustment.filter
     if isinstance(chosen, Equalise):
-        start = chosen.start * count // settings.together
-        end = max(start + 1, chosen.end * count // settings.together)
+        start = chosen.start * count // together
+        end = max(start + 1, chosen.end * count // together)
         chosen = Equalise(end, start, chosen.level)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some eigenvalues are rounding: it shows
@@ -143,11 +149,6 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     # S is a function of K, and has its eigenvectors.
     gains = np.sum(vectors * (S * vectors if np.ndim(S) == 0 else S @ vectors), axis=0)
     return Spectrum(values, gains * values, chosen)
-
-
-def _centres(settings: Settings) -> NDArray[np.float64]:
-    index, centre = settings.groups.index, settings.groups.centre
-    return coordinates(settings.shape)[index[np.arange(len(index)), centre]]
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -171,15 +172,15 @@ def description(settings: Settings) -> list[str]:
     return [
         f"{s.signal}, {measured(s.kind, s.shape)}",
         f"{kind}, {s.depth} × {s.width}",
-        f"{OPTIMIZERS[s.optimizer]} {s.learning_rate:g}, {s.schedule}",
+        f"{OPTIMIZERS[s.optimizer]} {s.learning_rate:g}, {s.schedule}"
+        + (f", averaged {s.average_weights:g}" if s.average_weights else ""),
         f"{s.steps:,} steps",
     ]
 
 
 def _head(figure: "Figure", settings: Settings) -> None:
     lines = [", ".join(description(settings))]
-    if any(map(adjusted, settings.method)):
-        lines.append(f"IGA: {settings.filtering}")
+    lines += settings.about
     figure.suptitle("\n".join(lines), fontsize=10, color=GREY)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from iga_array import MLP, Trainer
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, is_out_of_memory, to_host
-from iga_lab.settings import Settings, adjusted
+from iga_lab.settings import Settings
 from iga_lab.signals import coordinates
 
 CHECKPOINT_SECONDS = 15.0
@@ -205,8 +205,8 @@ def _training(settings: Settings, method: str, coords: Any, targets: Any) -> Tra
     network, xp = settings.architecture(method), array_namespace(coords)
     start = (settings.seed, coords.dtype, coords.device)
     arguments: dict[str, Any] = {
-        "grouping": settings.groups,
-        "adjustment": settings.adjustment if adjusted(method) else None,
+        "grouping": settings.grouping_of(method),
+        "adjustment": settings.adjustment_of(method),
         "optimizer": settings.update,
         "steps": settings.steps,
         "columns": settings.columns,

@@ -20,29 +20,34 @@ from iga_core import (
     Network,
     Scale,
 )
-from iga_core.filters import Filter, needs_kernel
+from iga_core.cost import added_share, affordable_groups
+from iga_core.filters import needs_kernel
 from iga_core.kinds import KINDS
 from iga_core.network import nyquist_frequencies
 from iga_core.optimizers import Optimizer, Schedule
+from iga_lab.cutting import (
+    CONTROL_GROUPS,
+    STEP_SHARE,
+    control_patch,
+    counts,
+    cut,
+    default_patch,
+    described,
+    require_patch,
+)
 from iga_lab.errors import InputError
 from iga_lab.hardware import require_memory
-from iga_lab.signals import UNIT, Signal, measured
 from iga_lab.signals import Kind as SignalKind
+from iga_lab.signals import Signal, measured
 
 SIGNAL = "astronaut"
 NETWORK = "pe"
 FREQUENCIES = 6
 METHODS = ("plain", "iga")
-ALL_METHODS = ("plain", "fr", "bn", "iga", "iga+fr")
+ALL_METHODS = ("plain", "fr", "bn", "scale", "iga", "iga+fr")
 STEPS = 500
 WIDTH = 128
 DEPTH = 3
-GROUPS = {1: 256, 2: 256, 3: 512}
-"""About as many patches are cut of a signal of so many axes."""
-BLOCK = 256
-"""Points of a block."""
-BATCH = {1: math.inf, 2: math.inf, 3: 64}
-"""Most groups a step for a signal of so many axes."""
 GROUPING = "patches"
 FILTER = "damp"
 SCALE = Damp().scale
@@ -59,6 +64,7 @@ REFRESH = Adjustment().refresh
 AVERAGE = Adjustment().average
 OPTIMIZER = "adam"
 SCHEDULE = "cosine"
+AVERAGE_WEIGHTS = 0.0
 LEARNING_RATES = {
     "sgd": dict.fromkeys(KINDS, 1e-1),
     "adam": dict.fromkeys(KINDS, 1e-3) | {"pe": 5e-3, "relu": 2e-3},
@@ -100,7 +106,7 @@ class Settings:
         Of the `Network`.
     method : tuple of str
         Some of `ALL_METHODS`.
-    steps, optimizer, learning_rate, schedule
+    steps, optimizer, learning_rate, schedule, average_weights
         Of the training.
     grouping : {"patches", "blocks"}
         Whether groups are patches of the grid, or consecutive points.
@@ -153,6 +159,7 @@ class Settings:
     optimizer: str
     learning_rate: float
     schedule: Schedule
+    average_weights: float
     columns: int | None
     seed: int
     dtype: str
@@ -162,28 +169,21 @@ class Settings:
 
     def architecture(self, method: str) -> Network:
         """Return the network that a method trains."""
-        return Network(
-            self.network,
-            len(self.shape),
-            self.channels,
-            self.width,
-            self.depth,
-            self.frequencies,
-            fourier=Fourier() if method.endswith("fr") else None,
-            normalised=method == "bn",
-        )
-
-    @property
-    def groups(self) -> Grouping:
-        """The signal's points in groups."""
-        if self.grouping == "blocks":
-            return Grouping.blocks(math.prod(self.shape), self.patch)
-        return Grouping.patches(self.shape, self.patch)
+        return _network(vars(self), method)
 
     @property
     def counts(self) -> tuple[int, int]:
         """Groups, and points of a group; found without making them."""
-        return _counts(self.grouping, self.patch, self.shape)
+        return counts(self.grouping, self.patch, self.shape)
+
+    def grouping_of(self, method: str) -> Grouping:
+        """Return the points in groups; in patches of its own for the control "scale".
+
+        In batches it has the groups of the other methods, so that all see the same points.
+        """
+        if method == "scale" and self.batch is None:
+            return cut("patches", control_patch(self.shape), self.shape)
+        return cut(self.grouping, self.patch, self.shape)
 
     @property
     def together(self) -> int:
@@ -194,34 +194,60 @@ class Settings:
     def adjustment(self) -> Adjustment:
         """The adjustment of the methods with IGA."""
         names = [field.name for field in dataclasses.fields(Adjustment) if field.name != "filter"]
-        return Adjustment(self.spectral, **{name: getattr(self, name) for name in names})
+        own = {name: getattr(self, name) for name in OWN[self.filter]}
+        return Adjustment(
+            FILTERS[self.filter](**own), **{name: getattr(self, name) for name in names}
+        )
+
+    def adjustment_of(self, method: str) -> Adjustment | None:
+        """Return the adjustment of a method; None where it has none."""
+        if method == "scale":
+            return Adjustment(Scale(FACTOR if self.factor is None else self.factor))
+        return self.adjustment if adjusted(method) else None
 
     @property
-    def spectral(self) -> Filter:
-        """The adjustment's filter."""
-        own = {name: getattr(self, name) for name in OWN[self.filter]}
-        found: Filter = FILTERS[self.filter](**own)
+    def about(self) -> list[str]:
+        """What each adjusted method does in which groups, and what that costs, a line each."""
+        found, at_once = [], f", {self.batch} a step" if self.batch else ""
+        if "scale" in self.method:
+            own = self.batch is None
+            patch = control_patch(self.shape) if own else self.patch
+            groups = described("patches" if own else self.grouping, patch, self.shape)
+            found.append(f"Scale {FACTOR if self.factor is None else self.factor:g}, no kernel: "
+                         f"{groups}{at_once}")  # fmt: skip
+        if any(map(adjusted, self.method)):
+            groups = described(self.grouping, self.patch, self.shape)
+            found.append(
+                f"IGA, {self.filtering}: {groups}{at_once}; by counted operations "
+                f"{100 * self.added_share:.1f} % of a step"
+            )
         return found
 
     @property
     def filtering(self) -> str:
-        """What the adjustment does, in a phrase."""
+        """What the filter does, in a phrase."""
         if self.filter == "equalise":
             return f"eigenvalues {self.start} to {(self.end or 0) - 1} equalised"
         if self.filter == "scale":
-            what = f"Scale {self.factor:g}"
-        else:
-            what = "Damp" if self.scale == SCALE else f"Damp with scale {self.scale:g}"
-        return f"{what}, {self.together:,} group{'s' if self.together > 1 else ''}"
+            return f"Scale {self.factor:g}"
+        return "Damp" if self.scale == SCALE else f"Damp with scale {self.scale:g}"
+
+    @property
+    def added_share(self) -> float:
+        """What IGA adds to a step by counted operations, as a share of a plain one."""
+        groups, points = self.counts
+        step = math.prod(self.shape) - (groups - self.together) * points
+        shapes = self.architecture("plain").shapes
+        return added_share(self.adjustment, shapes, self.together, step)
 
     @property
     def update(self) -> Optimizer:
         """The optimizer."""
-        return OPTIMIZERS[self.optimizer](self.learning_rate, self.schedule)
+        return OPTIMIZERS[self.optimizer](self.learning_rate, self.schedule, self.average_weights)
 
 
 def adjusted(method: str) -> bool:
-    """Whether a method has an adjustment."""
+    """Whether a method has the adjustment that is set, as the control "scale" has not."""
     return method.startswith("iga")
 
 
@@ -231,8 +257,8 @@ def choose(given: Mapping[str, Any], signal: Signal) -> Settings:
     Parameters
     ----------
     given : mapping
-        Fields of `Settings`; `patch`, `batch`, `frequencies`, `learning_rate`, those of `OWN` and
-        of `OF_A_KERNEL` may be None, and `frequencies` "nyquist".
+        Fields of `Settings`; `patch`, `batch`, `frequencies`, `learning_rate`, `average_weights`,
+        those of `OWN` and of `OF_A_KERNEL` may be None, and `frequencies` "nyquist".
     signal : Signal
         To be fitted.
 
@@ -250,38 +276,75 @@ def choose(given: Mapping[str, Any], signal: Signal) -> Settings:
         "signal": signal.name, "kind": signal.kind, "rate": signal.rate, "shape": tuple(shape),
         "channels": channels,
     }  # fmt: skip
-    axes, count = len(shape), math.prod(shape)
-    if full["patch"] is None:
-        if full["grouping"] == "blocks":
-            full["patch"] = min(BLOCK, max(1, count // 2))
-        else:
-            side = round((count / GROUPS[axes]) ** (1 / axes))
-            full["patch"] = min(max(1, side), *shape)
-    _require_patch(full["grouping"], full["patch"], signal.kind, tuple(shape))
-    groups, _ = _counts(full["grouping"], full["patch"], tuple(shape))
-    if full["batch"] is None and groups > BATCH[axes]:
-        full["batch"] = BATCH[axes]
     _require_belonging(full)
-    batched = full["batch"] is not None
+    _fill_training(full)
+    _require_memory_for_parameters(full)
+    if full["patch"] is None:
+        full["patch"] = _patch(full)
+    require_patch(full["grouping"], full["patch"], signal.kind, full["shape"])
+    groups, _ = counts(full["grouping"], full["patch"], full["shape"])
+    if full["batch"] is None and groups >= 2 * STEP_SHARE[len(shape)] > 2:
+        full["batch"] = groups // STEP_SHARE[len(shape)]
+    for name, value in _usual(full, full["batch"] is not None).items():
+        if full[name] is None:
+            full[name] = value
+    if full["filter"] == "equalise" and full["end"] is None:
+        full["end"] = max(1, int((full["batch"] or groups) * END_SHARE))
+    settings = Settings(**full)
+    require_usable(settings)
+    return settings
+
+
+def _fill_training(full: dict[str, Any]) -> None:
+    """Fill in what does not depend on groups."""
+    if full["frequencies"] is None:
+        full["frequencies"] = "nyquist" if len(full["shape"]) == 1 else FREQUENCIES
+    if full["frequencies"] == "nyquist":
+        full["frequencies"] = nyquist_frequencies(max(full["shape"]))
+    if full["learning_rate"] is None:
+        full["learning_rate"] = LEARNING_RATES[full["optimizer"]][full["network"]]
+    share = full["average_weights"]
+    if share is not None and not 0 < share < 1:
+        raise InputError(
+            f"average-weights: expected a number between 0 and 1, got {share:g}; 0.99 is a start, "
+            "and without the option no average is kept"
+        )
+    full["average_weights"] = share or 0.0
+
+
+def _usual(full: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+    """Return the defaults of the settings that the filter has."""
     usual = {
-        "scale": SCALE, "factor": FACTOR, "start": START, "level": LEVEL,
-        "end": max(1, int((full["batch"] or groups) * END_SHARE)),
+        "scale": SCALE, "factor": FACTOR, "start": START, "level": LEVEL, "end": None,
         "sampling": SAMPLING, "samples": SAMPLES, "outputs": OUTPUTS,
         # The transform of one batch does not serve the next.
         "refresh": 1 if batched else REFRESH, "average": 0.0 if batched else AVERAGE,
     }  # fmt: skip
-    for name in (*OWN[full["filter"]], *OF_A_KERNEL):
-        if full[name] is None:
-            full[name] = usual[name]
-    if full["learning_rate"] is None:
-        full["learning_rate"] = LEARNING_RATES[full["optimizer"]][full["network"]]
-    if full["frequencies"] is None:
-        full["frequencies"] = "nyquist" if axes == 1 else FREQUENCIES
-    if full["frequencies"] == "nyquist":
-        full["frequencies"] = nyquist_frequencies(max(shape))
-    settings = Settings(**full)
-    require_usable(settings)
-    return settings
+    own = {*OWN[full["filter"]], *OF_A_KERNEL, *(["factor"] if "scale" in full["method"] else [])}
+    return {name: usual[name] for name in own}
+
+
+def _patch(full: Mapping[str, Any]) -> int:
+    """Return the patch or block of as many groups as cost `MOST` of a step."""
+    shape: tuple[int, ...] = full["shape"]
+    if not needs_kernel(FILTERS[full["filter"]]):
+        return (
+            control_patch(shape)
+            if full["grouping"] == "patches"
+            else default_patch("blocks", shape, lambda _: CONTROL_GROUPS)
+        )
+    usual = _usual(full, full["batch"] is not None or STEP_SHARE[len(shape)] > 1)
+    samples, refresh = (
+        usual[name] if full[name] is None else full[name] for name in ("samples", "refresh")
+    )
+    try:
+        adjustment = Adjustment(samples=samples, refresh=refresh)
+        network = _network(full, "plain")
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+    return default_patch(
+        full["grouping"], shape, lambda n: affordable_groups(adjustment, network.shapes, n)
+    )
 
 
 def require_usable(settings: Settings) -> None:
@@ -289,7 +352,7 @@ def require_usable(settings: Settings) -> None:
     try:
         _ = [settings.architecture(method) for method in settings.method], settings.update
         _require_at_least_one("steps", settings.steps)
-        _require_patch(settings.grouping, settings.patch, settings.kind, settings.shape)
+        require_patch(settings.grouping, settings.patch, settings.kind, settings.shape)
         _require_batch(settings)
         if settings.columns is not None:
             _require_at_least_one("columns", settings.columns)
@@ -302,14 +365,7 @@ def require_usable(settings: Settings) -> None:
             _require_adjustable(settings)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
-    item = np.dtype(settings.dtype).itemsize
-    count = _parameter_count(settings)
-    require_memory(
-        "width",
-        PARAMETER_COPIES * count * item,
-        f"{count:,} parameters",
-        "lower --width or --depth",
-    )
+    _require_memory_for_parameters(vars(settings))
 
 
 def _require_at_least_one(name: str, value: int) -> None:
@@ -317,21 +373,17 @@ def _require_at_least_one(name: str, value: int) -> None:
         raise InputError(f"{name}: expected at least 1, got {value}; raise it")
 
 
-def _counts(grouping: str, patch: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    if grouping == "blocks":
-        return math.prod(shape) // patch, patch
-    return math.prod(side // patch for side in shape), patch ** len(shape)
-
-
-def _require_patch(grouping: str, patch: int, kind: SignalKind, shape: tuple[int, ...]) -> None:
-    _require_at_least_one("patch", patch)
-    most = math.prod(shape) if grouping == "blocks" else min(shape)
-    if patch > most:
-        what = "the signal's" if grouping == "blocks" or len(shape) == 1 else "the shorter side's"
-        raise InputError(
-            f"patch: expected at most {what} {most} {UNIT[kind]}s, got {patch}; "
-            "lower --patch or raise --size"
-        )
+def _network(given: Mapping[str, Any], method: str) -> Network:
+    return Network(
+        given["network"],
+        len(given["shape"]),
+        given["channels"],
+        given["width"],
+        given["depth"],
+        given["frequencies"],
+        fourier=Fourier() if method.endswith("fr") else None,
+        normalised=method == "bn",
+    )
 
 
 def _require_belonging(given: Mapping[str, Any]) -> None:
@@ -339,7 +391,8 @@ def _require_belonging(given: Mapping[str, Any]) -> None:
     chosen = given["filter"]
     for name, own in OWN.items():
         others = [setting for setting in own if given[setting] is not None]
-        if name != chosen and others:
+        control = name == "scale" and "scale" in given["method"]
+        if name != chosen and others and not control:
             raise _not_belonging(others, f"--filter {name}", chosen)
     others = [setting for setting in OF_A_KERNEL if given[setting] is not None]
     if not needs_kernel(FILTERS[chosen]) and others:
@@ -400,14 +453,19 @@ def _require_adjustable(settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _parameter_count(settings: Settings) -> int:
+def _require_memory_for_parameters(given: Mapping[str, Any]) -> None:
     """Count without listing the layers, however many there are; those of all methods together."""
-    width, channels, inputs = settings.width, settings.channels, len(settings.shape)
-    if settings.network == "pe":
-        inputs *= 1 + 2 * settings.frequencies
+    width, channels, inputs = given["width"], given["channels"], len(given["shape"])
+    if given["network"] == "pe":
+        inputs *= 1 + 2 * given["frequencies"]
     count = 0
-    for method in settings.method:
+    for method in given["method"]:
         inner = Fourier().count if method.endswith("fr") else width
-        count += (inputs + 1) * width + (settings.depth - 1) * (inner + 1) * width
+        count += (inputs + 1) * width + (given["depth"] - 1) * (inner + 1) * width
         count += (width + 1) * channels
-    return count
+    require_memory(
+        "width",
+        PARAMETER_COPIES * count * np.dtype(given["dtype"]).itemsize,
+        f"{count:,} parameters",
+        "lower --width or --depth",
+    )

@@ -20,7 +20,7 @@ from iga_lab.signals import AXES, Kind
 
 PROGRAM = "iga-core"
 RUNS = Path("iga-runs")
-FORMAT = "3"
+FORMAT = "4"
 """Of models and checkpoints: raised when what is in them changes."""
 RESULT = "result.json"
 CHECKPOINT = "checkpoint.safetensors"

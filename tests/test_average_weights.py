@@ -44,6 +44,11 @@ def by_definition(iterates, a):
     ]
 
 
+def to_the_end(run):
+    while run.done < run.steps:
+        run.step()
+
+
 def numpy_at(network, parameters):
     model = iga_array.MLP(network, dtype=np.float64)
     model.parameters = parameters
@@ -87,13 +92,11 @@ def test_it_is_the_weighted_mean_of_what_was_trained(make, network, optimizer):
 def test_a_resumed_run_has_the_average_of_the_unbroken_one(make):
     optimizer = Adam(1e-2, "cooldown", 0.9)
     unbroken, first, second = (make(PLAIN, optimizer=optimizer, steps=8) for _ in range(3))
-    for _ in range(8):
-        unbroken.step()
+    to_the_end(unbroken)
     for _ in range(3):
         first.step()
     second.load_state_dict({k: np.asarray(v).copy() for k, v in first.state_dict().items()})
-    for _ in range(5):
-        second.step()
+    to_the_end(second)
     for mine, right in zip(host(second.averaged), host(unbroken.averaged), strict=True):
         np.testing.assert_array_equal(mine, right)
 
@@ -110,8 +113,7 @@ def test_a_state_without_an_average_is_refused(make):
 def test_a_run_that_diverges_has_the_last_finite_parameters(make):
     run = make(PLAIN, optimizer=SGD(1e200, average_weights=0.9), steps=20)
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError):
-        while run.done < 20:
-            run.step()
+        to_the_end(run)
     for mine, last in zip(host(run.averaged), host(run.parameters), strict=True):
         np.testing.assert_array_equal(mine, last)
     assert np.isfinite(host([run.predict()])[0]).all()
