@@ -19,8 +19,8 @@ from iga_core import (
     gram,
 )
 from iga_core import representatives as chosen_by
-from tests import oracle
-from tests.oracle import close
+from tests.support import oracle
+from tests.support.oracle import close
 
 N, P, C, Q = 6, 8, 3, 20
 FILTERS = {"damp": Damp(), "equalise": Equalise(2), "scale": Scale(0.1)}

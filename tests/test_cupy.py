@@ -15,7 +15,7 @@ from iga_core.kinds import KINDS
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, backends
 from tests.conftest import missing
-from tests.oracle import close
+from tests.support.oracle import close
 
 KERNELS = {name: kind.cuda for name, kind in KINDS.items()}
 DTYPES = {"float32": "float", "float64": "double"}

@@ -14,8 +14,8 @@ from iga_core.testing import Row, cases
 from iga_lab import display, validation
 from iga_lab.cli import main
 from tests.conftest import missing
-from tests.test_lab_input import refuse
-from tests.test_network import KINDS
+from tests.support.lab import refuse
+from tests.support.networks import KINDS
 
 REFERENCE = ("numpy", "cpu", "float64")
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.paper.theory import linear_residuals, two_layer_kernel
 from iga_core import Damp, Equalise, Transform
-from tests.oracle import close
+from tests.support.oracle import close
 
 
 def circle(count, offset=0.0):

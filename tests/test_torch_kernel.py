@@ -4,14 +4,22 @@ import warnings
 
 import pytest
 import torch
-from oracle import close
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torch_networks import NETWORKS, Unbatched, batch_norm, dense_kernel, jacobian, make, mlp
 
 import iga_torch
 from iga_torch import explicit
 from iga_torch.kernel import _KNOWN
+from tests.support.oracle import close
+from tests.support.torch_networks import (
+    NETWORKS,
+    Unbatched,
+    batch_norm,
+    dense_kernel,
+    jacobian,
+    make,
+    mlp,
+)
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ import pytest
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Fourier, Network
 from tests import test_training
-from tests.oracle import close, evaluate, jacobian
-from tests.test_training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, flat
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, flat
 
 torch = pytest.importorskip("torch")
 
 import iga_torch  # noqa: E402
 from iga_torch.networks import from_network  # noqa: E402
-from tests.test_torch_training import arrays, stepped, trainer  # noqa: E402
-from tests.torch_networks import dense_kernel, make  # noqa: E402
-from tests.torch_networks import jacobian as torch_jacobian  # noqa: E402
+from tests.support.torch_networks import dense_kernel, make  # noqa: E402
+from tests.support.torch_networks import jacobian as torch_jacobian  # noqa: E402
+from tests.support.torch_training import arrays, stepped, trainer  # noqa: E402
 
 FOURIER = Fourier(low=3, high=3, phases=4, alpha=0.1)
 

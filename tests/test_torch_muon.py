@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import iga_core
-from tests.oracle import close
+from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 

@@ -6,8 +6,8 @@ import pytest
 
 import iga_array
 from iga_core import Network
-from tests.oracle import close, evaluate, jacobian
-from tests.test_network import KINDS
+from tests.support.networks import KINDS
+from tests.support.oracle import close, evaluate, jacobian
 
 torch = pytest.importorskip("torch")
 
