@@ -25,15 +25,15 @@ FITTING = [a for a in ADJUSTMENTS if getattr(a.filter, "least_groups", 1) <= BAT
 
 def torch_trainer(network, **settings):
     pytest.importorskip("torch")
-    from tests import test_torch_training
+    from tests.support import torch_training
 
-    return test_torch_training.trainer(network, **settings)
+    return torch_training.trainer(network, **settings)
 
 
 def torch_stepped(run):
-    from tests import test_torch_training
+    from tests.support import torch_training
 
-    return test_torch_training.stepped(run)
+    return torch_training.stepped(run)
 
 
 BACKENDS = {"numpy": (trainer, stepped), "torch": (torch_trainer, torch_stepped)}

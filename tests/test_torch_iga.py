@@ -15,6 +15,7 @@ from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
 from iga_torch.layout import _storage  # noqa: E402
+from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
 from tests.support.wrapping import GROUPING, data  # noqa: E402
 
@@ -39,6 +40,7 @@ SETTINGS = {
     "scaled at points": Adjustment(Scale(0.2), reach="points"),
     "their own": Adjustment(trace_filter, sampling="centre", refresh=2, average=0.5),
 }
+QUICK = ["default", "paper", "refreshed", "scaled at points", "their own"]
 
 
 def cubed(prediction, y):
@@ -48,9 +50,9 @@ def cubed(prediction, y):
 
 
 @pytest.mark.parametrize("form", ["flat", "row", "rows", "nearest"])
-@pytest.mark.parametrize("adjustment", SETTINGS.values(), ids=SETTINGS)
-def test_the_adjusted_gradient(adjustment, form):
-    network = steep()
+@pytest.mark.parametrize("name", [*QUICK, *slow(name for name in SETTINGS if name not in QUICK)])
+def test_the_adjusted_gradient(name, form):
+    network, adjustment = steep(), SETTINGS[name]
     x, y = data(61 if form == "nearest" else SMALL.count)
     grouping = Grouping.nearest(x, 12) if form == "nearest" else SMALL
     if form == "rows":

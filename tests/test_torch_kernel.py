@@ -11,6 +11,7 @@ import iga_torch
 from iga_torch import explicit
 from iga_torch.kernel import _KNOWN
 from tests.support.oracle import close
+from tests.support.selection import slow
 from tests.support.torch_networks import (
     NETWORKS,
     Unbatched,
@@ -27,7 +28,7 @@ from tests.support.torch_networks import (
     [
         *((name, (7, 2)) for name in NETWORKS),
         # BatchNorm1d reads the second axis as channels.
-        *((name, (6, 3, 2)) for name in NETWORKS if name != "batch norm in eval mode"),
+        *slow((name, (6, 3, 2)) for name in NETWORKS if name != "batch norm in eval mode"),
     ],
 )
 def test_the_kernel_of_any_network(name, shape):
@@ -79,7 +80,7 @@ def test_nothing_is_left_behind():
     assert len(versions) == len(list(network.buffers()))
 
 
-@pytest.mark.parametrize("room", [1, 3000, 2**30])
+@pytest.mark.parametrize("room", [3000, 2**30, *slow([1])])
 @pytest.mark.parametrize("name", ["custom", "complex"])
 def test_rows_in_pieces(name, room, monkeypatch):
     monkeypatch.setattr(explicit, "ROW_BYTES", room)

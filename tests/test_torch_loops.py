@@ -292,6 +292,7 @@ def eager_backend():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", ["network", "in place", "wrapper", "step"])
 def test_compiled(what, eager_backend, made):
