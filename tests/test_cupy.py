@@ -1,3 +1,5 @@
+"""CuPy without a GPU: its kernels compiled for the host, and a stand-in for the library."""
+
 import ctypes
 import shutil
 import subprocess

@@ -1,3 +1,5 @@
+"""`iga_array.MLP`: values, Jacobian factors and kernels against the oracle, on every library."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Descriptions of networks: initial parameters, bases, labels, folding and the oracle's own laws."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""`gram`: products of factors against those of explicit Jacobians, on every library."""
+
 import tracemalloc
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""SGD, Adam, Muon and the schedules against their formulas, on every library."""
+
 import math
 
 import numpy as np

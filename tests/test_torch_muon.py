@@ -1,3 +1,5 @@
+"""`iga_torch.Muon` against the core's."""
+
 import copy
 import math
 

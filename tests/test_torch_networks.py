@@ -1,3 +1,5 @@
+"""`from_network`: the networks of the core as PyTorch modules."""
+
 import copy
 import pickle
 

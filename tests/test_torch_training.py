@@ -1,3 +1,5 @@
+"""`iga_torch.Trainer` against dense matrices and `iga_array`, and what it refuses."""
+
 import contextlib
 import math
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""`iga_array.Trainer` against dense matrices, on every library, and what it refuses."""
+
 import math
 
 import numpy as np
