@@ -1,5 +1,6 @@
 """The machine: its array libraries, their devices, and its memory."""
 
+import functools
 import importlib.util
 import os
 import platform
@@ -288,6 +289,7 @@ def _numbered(names: list[str]) -> tuple[str, ...]:
     return tuple(f"cuda:{index} ({name})" for index, name in enumerate(names))
 
 
+@functools.cache  # it looks at all that is installed, and every file of a run asks
 def _cupy_version() -> str:
     """Return it without loading the library; its distribution is named by the CUDA version."""
     found = metadata.packages_distributions().get("cupy", [])

@@ -1,4 +1,4 @@
-"""The array namespaces that every test of arrays runs on, and `--require`."""
+"""The array namespaces that every test of arrays runs on, what is slow, and `--require`."""
 
 import contextlib
 import difflib
@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.support.selection import redundant
+
+with contextlib.suppress(ImportError):  # without the extra `lab` its tests are not collected either
+    from tests.support.drawing import undrawn  # noqa: F401
+
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
@@ -26,12 +31,20 @@ class Backend:
     dtype: Any
     to_numpy: Callable[[Any], np.ndarray]
 
+    frozen: bool = False
+
     def array(self, values: Any) -> Any:
         """Floats on this backend."""
-        return self.xp.asarray(np.asarray(values), dtype=self.dtype, device=self.device)
+        return self._made(values, self.dtype)
 
     def integers(self, values: Any) -> Any:
-        return self.xp.asarray(np.asarray(values), dtype=self.xp.int64, device=self.device)
+        return self._made(values, self.xp.int64)
+
+    def _made(self, values: Any, dtype: Any) -> Any:
+        array = self.xp.asarray(np.array(values), dtype=dtype, device=self.device)
+        if self.frozen:
+            array.flags.writeable = False
+        return array
 
     @property
     def eps(self) -> float:
@@ -45,8 +58,13 @@ class Backend:
         assert type(array).__module__.partition(".")[0] == self.xp.__name__.rpartition(".")[2]
 
 
-NAMES = ("numpy", "array-api-strict", "torch", "torch-cuda", "cupy")
+NAMES = ("numpy", "read-only-numpy", "array-api-strict", "torch", "torch-cuda", "cupy")
 REQUIRABLE = ("numpy", "array-api-strict", "torch", "jax", "cupy", "cuda")
+
+
+def module_of(name: str) -> str:
+    """The module of a library, by the name that its cases bear."""
+    return name.removeprefix("read-only-").removesuffix("-cuda").replace("-", "_")
 
 
 @functools.cache
@@ -56,7 +74,7 @@ def missing(name: str) -> str:
         reasons = [missing("torch-cuda"), missing("cupy")]
         installed = [reason for reason in reasons if "not installed" not in reason]
         return ", ".join(filter(None, installed or reasons))
-    library = name.removesuffix("-cuda").replace("-", "_")
+    library = module_of(name)
     try:
         module = importlib.import_module(library)
     except ImportError as error:
@@ -92,6 +110,12 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--require: expected {name}, but {reason}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in redundant(items):
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small tensors on several threads only wait for each other."""
@@ -108,16 +132,16 @@ def _strict_to_numpy(array: Any) -> np.ndarray:
 def _make(name: str, dtype: str) -> Backend:
     name, _, place = name.partition("@")
     # CuPy's own functions do not take a device.
-    module = "array_api_compat.cupy" if name == "cupy" else name.removesuffix("-cuda")
-    xp = importlib.import_module(module.replace("-", "_"))
+    xp = importlib.import_module("array_api_compat.cupy" if name == "cupy" else module_of(name))
     device, to_numpy = {
         "numpy": lambda: ("cpu", np.asarray),
+        "read-only-numpy": lambda: ("cpu", np.asarray),
         "array-api-strict": lambda: (xp.Device(place or "device1"), _strict_to_numpy),
         "torch": lambda: (xp.device("cpu"), np.asarray),
         "torch-cuda": lambda: (xp.device("cuda:0"), lambda array: np.asarray(array.cpu())),
         "cupy": lambda: (importlib.import_module("cupy").cuda.Device(), lambda array: array.get()),
     }[name]()
-    return Backend(xp, device, getattr(xp, dtype), to_numpy)
+    return Backend(xp, device, getattr(xp, dtype), to_numpy, name.startswith("read-only"))
 
 
 collect_ignore = ["test_torch_cuda.py"] if missing("torch-cuda") else []
@@ -126,9 +150,21 @@ collect_ignore = ["test_torch_cuda.py"] if missing("torch-cuda") else []
 USABLE = [name for name in NAMES if not missing(name)]
 
 
-CASES = [f"{name}-{dtype}" for name in USABLE for dtype in ("float64", "float32")]
+CASES = [f"{name}-float64" for name in USABLE]
+SINGLE = [f"{name}-float32" for name in USABLE if not name.startswith("read-only")]
 if "array-api-strict" in USABLE:
-    CASES.append("array-api-strict@no_float64-float32")
+    SINGLE.append("array-api-strict@no_float64-float32")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with every kernel that `iga_torch.IGA` makes."""
+    from iga_torch.wrapper import Tangents
+
+    calls: list[int] = []
+    kernel = Tangents.kernel
+    monkeypatch.setattr(Tangents, "kernel", lambda *a, **k: calls.append(1) or kernel(*a, **k))
+    return calls
 
 
 @contextlib.contextmanager
@@ -142,7 +178,7 @@ def strictly(name: str) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SINGLE)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     name, _, dtype = request.param.rpartition("-")
     with strictly(name):

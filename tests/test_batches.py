@@ -6,8 +6,8 @@ import pytest
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Grouping
 from iga_core.grouping import batch_of
-from tests.oracle import close, evaluate, jacobian
-from tests.test_training import (
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import (
     ADJUSTMENTS,
     COORDS,
     GROUPING,
@@ -25,15 +25,15 @@ FITTING = [a for a in ADJUSTMENTS if getattr(a.filter, "least_groups", 1) <= BAT
 
 def torch_trainer(network, **settings):
     pytest.importorskip("torch")
-    from tests import test_torch_training
+    from tests.support import torch_training
 
-    return test_torch_training.trainer(network, **settings)
+    return torch_training.trainer(network, **settings)
 
 
 def torch_stepped(run):
-    from tests import test_torch_training
+    from tests.support import torch_training
 
-    return test_torch_training.stepped(run)
+    return torch_training.stepped(run)
 
 
 BACKENDS = {"numpy": (trainer, stepped), "torch": (torch_trainer, torch_stepped)}

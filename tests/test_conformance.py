@@ -4,17 +4,19 @@ import fnmatch
 import functools
 import math
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from iga_array.conformance import ArrayBackend
-from iga_core import Damp
+from iga_core import Adjuster, Damp
+from iga_core.grouping import pieces
 from iga_core.testing import ADJUSTED, ILL_POSED, NETWORKS, TOLERANCES, Case, cases
 from tests.conftest import missing, strictly
-from tests.dense import Dense, adjusted
-from tests.test_imports import loaded_by
-from tests.test_network import KINDS
+from tests.support.dense import Dense, adjusted
+from tests.support.networks import KINDS
+from tests.support.selection import slow
 
 PLACES = {
     "numpy": "cpu",
@@ -32,8 +34,12 @@ PER_NETWORK = [
     *(f"adjusted/{name}" for name in ADJUSTED),
     "steps/sgd", "steps/adam", "steps/muon", "steps/pieces",
 ]  # fmt: skip
+QUICK = ["siren", "pe+fr", "relu+bn", "pe+fr+bn"]
+"""Of each addition one network; a kind's own formulas are checked on every library elsewhere."""
+ALL = [*QUICK, *slow(label for label in NETWORKS if label not in QUICK)]
 IN_DOUBT = ["adjusted/narrow/damp"]
 """Ill-conditioned by intent: more groups than parameters."""
+ADJUSTABLE = [label for label in NETWORKS if not label.endswith("+bn")]
 PLAIN = ["forward", "gradient", "steps/sgd", "steps/adam", "steps/muon"]
 
 
@@ -70,8 +76,9 @@ def test_the_suite_is_what_was_asked_for():
     assert TOLERANCES["float32"] == {"values": 1e-5, "adjusted": 1e-4, "trained": 1e-3}
 
 
-@pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.whole
+@pytest.mark.parametrize("label", ALL)
+@pytest.mark.parametrize("dtype", ["float64", *slow(["float32"])])
 @pytest.mark.parametrize("name", USABLE)
 def test_every_backend_agrees_with_the_reference(name, dtype, label):
     backend = on(name, dtype)
@@ -87,8 +94,10 @@ def test_every_backend_agrees_with_the_reference(name, dtype, label):
 
 
 @pytest.mark.skipif("array-api-strict" not in USABLE, reason=missing("array-api-strict"))
-@pytest.mark.parametrize("label", [*KINDS, "pe+fr"])
-@pytest.mark.parametrize("device", ["no_float64", "no_x64"])
+@pytest.mark.parametrize(
+    "label", ["siren", *slow([kind for kind in KINDS if kind != "siren"]), *slow(["pe+fr"])]
+)
+@pytest.mark.parametrize("device", ["no_x64", *slow(["no_float64"])])
 def test_where_there_is_no_float64_and_no_shape_may_depend_on_data(device, label):
     with strictly("array-api-strict"):
         backend = ArrayBackend("array-api-strict", device, "float32")
@@ -97,7 +106,12 @@ def test_where_there_is_no_float64_and_no_shape_may_depend_on_data(device, label
     assert {row.case for row in rows if row.status != "pass"} <= set(IN_DOUBT)
 
 
-@pytest.mark.parametrize("label", [*NETWORKS, "pe+fr+bn"])
+DENSE = ["relu+fr", "pe+fr+bn"]
+
+
+@pytest.mark.parametrize(
+    "label", [*DENSE, *slow(label for label in NETWORKS if label not in DENSE)]
+)
 def test_the_reference_agrees_with_the_dense_formulas(label):
     asked = [case for case in suite(label) if label == "relu" or "steps" not in case.name]
     rows = [case.check(Dense()) for case in asked]
@@ -212,12 +226,12 @@ class RenewsAlways(Wrong):
 class OtherColumns(Wrong):
     """In pieces, always those of the first step."""
 
-    def train(self, problem, parameters, *others):
-        class Same(type(problem)):
-            def pieces(self, step=0):  # noqa: ARG002
-                return super().pieces(0)
+    def train(self, *arguments):
+        def same(*sizes, step, **others):  # noqa: ARG001
+            return pieces(*sizes, step=0, **others)
 
-        return Dense().train(Same(**vars(problem)), parameters, *others)
+        with mock.patch("iga_array.training.pieces", same):
+            return super().train(*arguments)
 
 
 class OfEachPiece(Wrong):
@@ -238,17 +252,13 @@ class OfEachPiece(Wrong):
 class AveragesFromZero(Wrong):
     """The first average is a share of the first kernel."""
 
-    class ByFormula(Dense):
-        def made(self, problem, parameters, adjustment, positions):
-            if self.average is None:
-                n = problem.grouping.groups
-                self.average = np.zeros((n, n))
-            return super().made(problem, parameters, adjustment, positions)
+    def train(self, *arguments):
+        def averaged(adjuster, new):
+            kept, share = adjuster.state.kernel, adjuster.adjustment.average
+            return share * (0 if kept is None else kept) + (1 - share) * new
 
-    def train(self, problem, parameters, optimizer, adjustment, positions):
-        if adjustment is not None and adjustment.average:
-            return self.ByFormula().train(problem, parameters, optimizer, adjustment, positions)
-        return super().train(problem, parameters, optimizer, adjustment, positions)
+        with mock.patch.object(Adjuster, "_averaged", averaged):
+            return super().train(*arguments)
 
 
 class OneStepLess(Wrong):
@@ -365,7 +375,9 @@ def test_a_backend_that_trains_in_place_disturbs_no_other():
         assert case.check(backend).difference == 0
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "relu+fr", "pe+fr", "siren+fr"])
+@pytest.mark.parametrize(
+    "kind", ["siren", *slow(label for label in ADJUSTABLE if label != "siren")]
+)
 @pytest.mark.parametrize("mistake", [Plain, OwnPositions, SamePositions, OneStepLess, BiasesStay])
 def test_float32_is_held_tightly_enough_to_catch_it(mistake, kind):
     asked = [case for case in suite(kind) if case.name.startswith(("adjusted", "steps"))]
@@ -402,13 +414,13 @@ class GainsStay(Wrong):
     ("mistake", "label", "caught"),
     [
         (Forgetful, "pe+bn", "forward"),
-        (OfTheWeight, "siren+fr", "gradient adjusted"),
+        (OfTheWeight, "pe+fr", "gradient adjusted"),
         (GainsStay, "relu+bn", "steps"),
         (OneStepLess, "siren+bn", "steps"),
         (OtherRate, "pe+bn", "steps"),
     ],
 )
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", *slow(["float32"])])
 def test_mistakes_with_what_training_adds_are_caught(mistake, label, caught, dtype):
     rows = [case.check(mistake(dtype=dtype)) for case in suite(label)]
     failed = {row.case.partition("/")[0] for row in rows if row.status == "fail"}
@@ -486,11 +498,6 @@ def test_the_reference_is_asked_once_and_once_a_dtype():
         for dtype in ("float64", "float32"):
             assert case.check(Power(dtype)).status == "pass"
     assert len(asked) == 2 * 3
-
-
-def test_nothing_is_loaded_before_it_is_asked():
-    assert loaded_by("iga_core.testing") == []
-    assert loaded_by("iga_array.conformance") == []
 
 
 def test_bad_arguments_say_what_to_do():

@@ -1,3 +1,5 @@
+"""CuPy without a GPU: its kernels compiled for the host, and a stand-in for the library."""
+
 import ctypes
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from iga_core.kinds import KINDS
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, backends
 from tests.conftest import missing
-from tests.oracle import close
+from tests.support.oracle import close
 
 KERNELS = {name: kind.cuda for name, kind in KINDS.items()}
 DTYPES = {"float32": "float", "float64": "double"}

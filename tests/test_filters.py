@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from iga_array import MLP, empirical_ntk
 from iga_core import Adjustment, Damp, Equalise, LayerFactors, Network, Rows, Scale, Transform, gram
 from iga_core.filters import SAFE
-from tests import oracle
-from tests.oracle import close, dense_transform
+from tests.support import oracle
+from tests.support.oracle import close, dense_transform
 
 SPECTRA = {
     "distinct": [8, 5, 3, 2, 1.5, 1, 0.5, 0.25],

@@ -1,3 +1,5 @@
+"""Patches, blocks and neighbours, their pieces, batches and the points in no group."""
+
 import itertools
 
 import numpy as np

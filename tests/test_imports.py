@@ -1,25 +1,42 @@
+"""What an import may load: no framework before it is used, one process for all."""
+
+import json
 import subprocess
 import sys
 
+import pytest
+
+LARGE = [
+    "torch",
+    "cupy",
+    "jax",
+    "tensorflow",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "trimesh",
+    "pytorch_msssim",
+]
+PACKAGES = ["iga_core", "iga_array", "iga_core.testing", "iga_array.conformance", "iga_lab.cli",
+            "iga_lab.metrics", "iga_lab.runs"]  # fmt: skip
 PROBE = """
-import sys
-before = set(sys.modules)
-import {package}
-loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-print(" ".join(sorted(loaded & set("torch cupy jax tensorflow scipy skimage matplotlib".split()))))
+import importlib, json, sys
+found = {}
+for name in sys.argv[1].split():
+    importlib.import_module(name)
+    found[name] = [large for large in sys.argv[2].split() if large in sys.modules]
+print(json.dumps(found))
 """
 
 
-def loaded_by(package):
-    code = PROBE.format(package=package)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+@pytest.fixture(scope="module")
+def loaded():
+    """After each import, in this order: what the first ones load counts for all later ones."""
+    command = [sys.executable, "-c", PROBE, " ".join(PACKAGES), " ".join(LARGE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def test_the_core_loads_no_framework():
-    assert loaded_by("iga_core") == []
-
-
-def test_the_backend_and_the_command_load_nothing_before_it_is_used():
-    assert loaded_by("iga_array") == []
-    assert loaded_by("iga_lab.cli") == []
+@pytest.mark.parametrize("name", PACKAGES)
+def test_nothing_large_is_loaded_before_it_is_used(name, loaded):
+    assert loaded[name] == []

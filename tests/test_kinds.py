@@ -14,7 +14,7 @@ from iga_array.activations import activated
 from iga_core import Fourier, Network, gram
 from iga_core.kinds import KINDS, Bounds, Kind
 from tests.conftest import missing
-from tests.oracle import close
+from tests.support.oracle import close
 
 # What a third party writes, whole:
 
@@ -110,7 +110,7 @@ POINTS = np.concatenate([np.linspace(-6, -0.05, 60), np.linspace(0.05, 6, 60)]).
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_two_forms_of_a_kind_agree(backend, name):
-    kind, z = KINDS[name], backend.array(POINTS.copy())  # it may be used as storage
+    kind, z = KINDS[name], 1.0 * backend.array(POINTS)  # it may be used as storage
     xp = array_namespace(z)
     zero = backend.array(np.zeros(3))
     tolerance = 50 * backend.eps

@@ -12,32 +12,16 @@ from safetensors.numpy import load_file, save_file
 from iga_lab import hardware
 from iga_lab.cli import main
 from iga_lab.settings import METHODS, NETWORK
+from tests.support.lab import metadata_of, refuse
 
 
 def iga(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def tree(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
-
-
 @pytest.fixture(autouse=True)
 def _somewhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def refuse(*arguments):
-    """Run a command that must be refused, and return what it says."""
-    before = tree(".")
-    outcome = iga(*arguments)
-    assert outcome.exit_code == 2, outcome.output
-    assert outcome.stdout == ""
-    (line,) = outcome.stderr.splitlines()
-    assert line.startswith("Error: ")
-    assert " got " in line or "No such" in line
-    assert tree(".") == before
-    return line
 
 
 EQUALISE = ["--filter", "equalise"]
@@ -192,13 +176,6 @@ def _interrupted(tmp_path_factory):
 def run(_interrupted):
     shutil.copytree(_interrupted, "run")
     return Path("run")
-
-
-def metadata_of(path):
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata()
 
 
 def test_model_file_of_another_program(run):

@@ -8,20 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
 from iga_lab import display, fitting, hardware
 from iga_lab.settings import ALL_METHODS
-from tests import test_perceptual
-from tests.test_lab_fit import iga, names, result_of, rows_of, step_hook
-from tests.test_lab_input import metadata_of, refuse
-from tests.test_perceptual import saved
+from tests.support.lab import (
+    KINDS,
+    RATE,
+    iga,
+    metadata_of,
+    names,
+    refuse,
+    result_of,
+    rows_of,
+    signal_of,
+    step_hook,
+)
+from tests.support.measures import saved, state
 
 TINY = ["--width", "8", "--depth", "2", "--steps", "6"]
 COMMON = {"comparison.png", "curves.csv", "curves.png", "result.json", "spectrum.png"}
-RATE = 8000
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(autouse=True)
@@ -29,31 +37,14 @@ def _somewhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def make(kind):
-    """Make a signal of each kind; its name, its size and what is written of it."""
-    if kind == "function":
-        return ["sines:2,5", "--size", "64", "--patch", "8"], None
-    if kind == "sound":
-        wavfile.write("sound.wav", RATE, np.sin(np.arange(200) ** 1.3 / 9).astype(np.float32))
-        return ["sound.wav", "--size", "128", "--patch", "8"], ".wav"
-    if kind == "volume":
-        z, y, x = np.meshgrid(*(np.linspace(0, 1, n) for n in (5, 6, 8)), indexing="ij")
-        np.save("volume.npy", x * y + (1 - x) * z)
-        return ["volume.npy", "--patch", "2", "--batch", "5"], ".npy"
-    trimesh.creation.box([1, 1.5, 2]).export("box.stl")
-    return ["box.stl", "--size", "8", "--patch", "2", "--batch", "16"], ".ply"
-
-
 def fit(kind, *arguments):
-    outcome = iga("fit", *make(kind)[0], *TINY, "--output", "run", *arguments)
+    outcome = iga("fit", *signal_of(kind)[0], *TINY, "--output", "run", *arguments)
     assert outcome.exit_code == 0, outcome.output
     lines = outcome.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     return Path("run"), outcome
 
 
-KINDS = ("function", "sound", "volume", "shape")
-state = test_perceptual.state
 GIVEN = ["--network", "relu", "--dtype", "float64"]
 
 
@@ -70,7 +61,7 @@ def fitted(tmp_path_factory):
                 found[kind] = place / "run", fit(kind, *GIVEN)[1]
         folder, outcome = found[kind]
         shutil.copytree(folder, "run", dirs_exist_ok=True)
-        make(kind)
+        signal_of(kind)
         return Path("run"), outcome
 
     return of
@@ -79,16 +70,12 @@ def fitted(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_and_numbers(kind, fitted):
     folder, outcome = fitted(kind)
-    suffix = make(kind)[1]
+    suffix = signal_of(kind)[1]
     fits = {f"{name}{suffix}" for name in ("truth", "fit-plain", "fit-iga")} if suffix else set()
     if kind == "shape":  # a network that is nowhere inside has no surface
         fits = {name for name in fits if name == "truth.ply" or name in names(folder)}
     models = {f"model-{name}.safetensors" for name in ("plain", "iga")}
     assert names(folder) == COMMON | models | fits
-    for path in folder.glob("*.png"):
-        with Image.open(path) as image:
-            image.load()
-            assert min(image.size) > 300
     result = result_of(folder)
     assert result["settings"]["kind"] == kind
     edges = result["bands_in_cycles_a_sample"]
@@ -105,7 +92,7 @@ def test_the_model_is_what_was_measured(kind, fitted):
     """By hand, from the file, at the points and with the values that the kind is said to have."""
     from iga_lab.signals import load
 
-    arguments, _ = make(kind)
+    arguments, _ = signal_of(kind)
     folder, _ = fitted(kind)
     size = (int(arguments[2]), None) if "--size" in arguments else None
     truth = load(arguments[0], size).values
@@ -127,7 +114,7 @@ def test_interrupted_and_resumed_is_unbroken(kind, fitted, monkeypatch):
     Path("run").rename("unbroken")
     with monkeypatch.context() as hook:
         step_hook(hook, "iga", 3, lambda: signal.raise_signal(signal.SIGINT))
-        stopped = iga("fit", *make(kind)[0], *TINY, *GIVEN, "--output", "run")
+        stopped = iga("fit", *signal_of(kind)[0], *TINY, *GIVEN, "--output", "run")
     assert stopped.exit_code == 130, stopped.output
     assert "of 6" in stopped.stdout
     resumed = iga("fit", "--resume", "run")
@@ -234,8 +221,8 @@ def test_a_folded_model_has_the_reported_psnr(method):
     assert names(folder) & {"spectrum.png"} == spectrum
 
 
-def test_pictures_are_measured_with_what_is_given(state):
-    weights = saved(Path.cwd(), state)
+def test_pictures_are_measured_with_what_is_given():
+    weights = saved(Path.cwd(), state())
     given = ["camera", "--size", "32", *TINY, "--steps", "1", "--output", "run"]
     outcome = iga("fit", *given, "--method", "plain", "--lpips-weights", weights.name)
     assert outcome.exit_code == 0, outcome.output

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iga_lab import pictures, signals
 from iga_lab.errors import InputError
-from tests.test_lab_input import refuse
+from tests.support.lab import refuse
 
 
 @pytest.fixture(autouse=True)

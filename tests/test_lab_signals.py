@@ -11,7 +11,7 @@ from scipy.io import wavfile
 from iga_lab import hardware, pictures, signals
 from iga_lab.errors import InputError
 from iga_lab.rendering import exported
-from tests.test_lab_input import refuse
+from tests.support.lab import refuse
 
 RATE = 8000
 

@@ -1,7 +1,6 @@
 """`iga fit --backend torch` from the outside: what NumPy's runs do, on PyTorch."""
 
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -11,20 +10,21 @@ from safetensors.numpy import load_file
 
 from iga_core import Network
 from iga_lab import fitting, hardware
-from tests.test_imports import PROBE
-from tests.test_lab_fit import FILES, STEPS, fit, iga, names, result_of, rows_of, same_models
-from tests.test_lab_fit import step_hook as hook_step
-from tests.test_lab_input import refuse
+from tests.support.drawing import nothing_drawn
+from tests.support.lab import FILES, STEPS, fit, iga, names, refuse, result_of, rows_of, same_models
+from tests.support.lab import step_hook as hook_step
 
 torch = pytest.importorskip("torch")
 
 TORCH = ["--backend", "torch"]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    outcome = fit(folder, *TORCH)
+    with nothing_drawn():
+        outcome = fit(folder, *TORCH)
     assert outcome.exit_code == 0, outcome.output
     return folder
 
@@ -230,9 +230,3 @@ def test_exhausted_memory_is_said_in_one_line(tmp_path, monkeypatch):
     assert outcome.exit_code == 2
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("Error: columns: expected pieces that fit in memory, got")
-
-
-def test_torch_is_loaded_only_when_chosen():
-    code = PROBE.format(package="iga_lab.runs")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "torch" not in done.stdout.split()

@@ -14,8 +14,8 @@ from iga_core.testing import Row, cases
 from iga_lab import display, validation
 from iga_lab.cli import main
 from tests.conftest import missing
-from tests.test_lab_input import refuse
-from tests.test_network import KINDS
+from tests.support.lab import refuse
+from tests.support.networks import KINDS
 
 REFERENCE = ("numpy", "cpu", "float64")
 
@@ -241,6 +241,7 @@ def test_infinity_is_null(tmp_path):
     assert [row[name] for name in names] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_a_kernel_of_other_safe_eigenvalues_is_said_to_be_ill_posed():
     """Gabor networks of fewer parameters than groups: in float32 another S is right."""
     outcome = iga("--only", "numpy", "--network", "gabor", "--json", "rows.json")

@@ -1,7 +1,6 @@
 """Every measure on a case whose answer is known otherwise."""
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,18 +8,7 @@ import numpy as np
 import pytest
 
 from iga_lab import metrics
-from iga_lab.errors import InputError
-
-RNG = np.random.default_rng(5)
-
-
-def picture(height=40, width=44, channels=3):
-    return RNG.uniform(size=(height, width, channels))
-
-
-def refused(*words):
-    return pytest.raises(InputError, match=".*".join(words))
-
+from tests.support.measures import RNG, picture, refused
 
 # psnr, ssim
 
@@ -174,10 +162,3 @@ def test_pictures_have_one_or_three_channels(shape):
     for measure in (metrics.ms_ssim, lambda a, b: metrics.lpips(a, b, Path("unread.pt"))):
         with refused("truth: expected shape", "height, width, 1 or 3", "give a grey or a colour"):
             measure(values, values)
-
-
-def test_importing_the_measures_loads_no_library_of_theirs():
-    libraries = ("torch", "pytorch_msssim", "skimage", "trimesh", "scipy")
-    code = f"import sys, iga_lab.metrics; print([n for n in {libraries} if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -1,10 +1,12 @@
+"""`iga_array.MLP`: values, Jacobian factors and kernels against the oracle, on every library."""
+
 import numpy as np
 import pytest
 
 import iga_array
 from iga_core import Fourier, LayerFactors, Network, gram
-from tests.oracle import close, differences, evaluate, jacobian, kernel
-from tests.test_network import KINDS, LABELS, moved, network_of
+from tests.support.networks import KINDS, LABELS, moved, network_of
+from tests.support.oracle import close, differences, evaluate, jacobian, kernel
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4}
 

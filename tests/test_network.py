@@ -1,3 +1,5 @@
+"""Descriptions of networks: initial parameters, bases, labels, folding and the oracle's own laws."""
+
 import math
 
 import numpy as np
@@ -7,28 +9,9 @@ from hypothesis import strategies as st
 
 from iga_core import Fourier, Network
 from iga_core.network import nyquist_frequencies
-from tests import oracle
-from tests.oracle import close, evaluate
-
-KINDS = ("relu", "pe", "siren", "gabor", "finer", "gauss")
-FOURIER = Fourier(low=2, high=3, phases=3, alpha=0.3)
-ADDITIONS = {
-    "fr": {"fourier": FOURIER},
-    "bn": {"normalised": "anyway"},
-    "fr+bn": {"fourier": FOURIER, "normalised": "anyway"},
-}
-
-
-def network_of(label, **settings):
-    kind, _, addition = label.partition("+")
-    return Network(kind, **settings, **ADDITIONS.get(addition, {}))
-
-
-def moved(network, seed=0):
-    """Parameters none of which is 0 or 1, as they are after some training."""
-    generator = np.random.default_rng(seed)
-    size = 4 * network.scale
-    return [p + generator.normal(size=p.shape) / size for p in network.initial(seed)]
+from tests.support import oracle
+from tests.support.networks import FOURIER, KINDS, LABELS, moved, network_of
+from tests.support.oracle import close, evaluate
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,9 +127,6 @@ def test_a_normalised_network_starts_from_the_plain_one(kind):
         assert not shift.any()
     for now, before in zip(layers[-1], plain[-1], strict=True):
         np.testing.assert_array_equal(now, before)
-
-
-LABELS = [f"{kind}+{addition}" for kind in KINDS for addition in ADDITIONS]
 
 
 @pytest.mark.parametrize("label", [*KINDS, *LABELS])

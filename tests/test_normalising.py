@@ -6,8 +6,8 @@ import pytest
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Grouping, Muon
 from iga_core.grouping import batch_of
-from tests.oracle import close, evaluate, jacobian
-from tests.test_training import COORDS, GROUPING, NORMALISED, TARGETS, flat, network_of, trainer
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import COORDS, GROUPING, NORMALISED, TARGETS, flat, network_of, trainer
 
 
 def statistics_of(network, parameters, coords=COORDS):

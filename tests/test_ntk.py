@@ -1,3 +1,5 @@
+"""`gram`: products of factors against those of explicit Jacobians, on every library."""
+
 import tracemalloc
 
 import numpy as np
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 import iga_core.ntk
 from iga_core import Grouping, LayerFactors, Lookup, Rows, gram
-from tests.oracle import close
+from tests.support.oracle import close
 
 
 def random_factors(generator, n, uses, d_in, d_out):

@@ -1,3 +1,5 @@
+"""SGD, Adam, Muon and the schedules against their formulas, on every library."""
+
 import math
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 
 from iga_core import SGD, Adam, Muon
 from iga_core.optimizers import orthogonalise
-from tests.oracle import close
+from tests.support.oracle import by_svd, close
 
 
 def run(optimizer, backend, gradients, steps=None):
@@ -59,15 +61,6 @@ def test_muon_moves_matrices_along_orthogonal_directions(backend):
     close(got[0], wide, 1e-5 if "32" in str(backend.dtype) else 1e-12)
     assert abs(got[1] - 1).max() < 0.02 * 1.3 * 4
     close(got[2][:1], [adam_by_hand([g[2][0] for g in gradients], 1e-3)], 10 * backend.eps)
-
-
-def by_svd(matrix):
-    """The quintic on the singular values themselves."""
-    U, values, V = np.linalg.svd(matrix, full_matrices=False)
-    values = values / np.linalg.norm(values)
-    for _ in range(5):
-        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    return (U * values) @ V
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 8), (8, 3), (1, 4), (4, 1)])

@@ -18,6 +18,7 @@ from benchmarks.paper.store import ABOUT, Finished, Store, key
 from benchmarks.paper.tables import Study, name_of, of_row, run_name, value
 from iga_core import Adjustment, Equalise, Scale
 from iga_lab.errors import InputError
+from tests.support.selection import slow
 
 NAMES = ["functions", *TABLES]
 
@@ -37,6 +38,7 @@ def smoke(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_leaves_its_text_its_figure_and_every_run(smoke, name):
     text = (smoke / f"{name}.md").read_text()
@@ -46,6 +48,7 @@ def test_a_table_leaves_its_text_its_figure_and_every_run(smoke, name):
     assert len((smoke / f"{name}.csv").read_text().splitlines()) > 3
 
 
+@pytest.mark.slow
 def test_every_system_has_its_row(smoke):
     lines = (smoke / "images.md").read_text().splitlines()
     rows = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines if "|" in line}
@@ -57,6 +60,7 @@ def test_every_system_has_its_row(smoke):
         assert {(network, "plain"), (network, "IGA")} <= rows
 
 
+@pytest.mark.slow
 def test_a_second_call_runs_nothing_again_and_a_stopped_one_goes_on(smoke):
     runs = sorted((smoke / "runs").glob("training-*.json"))
     stamps = {run: run.stat().st_mtime_ns for run in runs}
@@ -73,6 +77,7 @@ def test_a_second_call_runs_nothing_again_and_a_stopped_one_goes_on(smoke):
     assert (smoke / "end.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_rates_are_kept_for_the_large_preset(smoke):
     rates = json.loads((smoke / "rates-images.json").read_text())
     assert rates["pe adam iga cosine"] == systems.RATES["pe"][1]
@@ -285,7 +290,8 @@ def test_the_last_update_may_be_the_one_that_overflows():
 
 @pytest.mark.parametrize("kind", ["image", "shape"])
 @pytest.mark.parametrize(
-    ("method", "control"), [("bn", ""), ("iga", ""), ("iga", "vectors"), ("iga", "kernel")]
+    ("method", "control"),
+    [("iga", "kernel"), *slow([("bn", ""), ("iga", ""), ("iga", "vectors")])],
 )
 def test_both_backends_give_a_run_the_same_figures(kind, method, control):
     pytest.importorskip("torch")
@@ -345,6 +351,7 @@ def test_a_folder_of_both_kinds_serves_both(tmp_path):
 
 
 class TestQuality:
+    @pytest.mark.slow
     def test_a_stopped_call_goes_on_and_makes_its_table(self, tmp_path):
         arguments = ["--smoke", "--jobs", "1", "--output", str(tmp_path)]
         quality.main([*arguments, "--seeds", "1"])
@@ -406,6 +413,7 @@ class TestStepTimes:
         pytest.importorskip("torch")
         return importlib.import_module("benchmarks.step_time")
 
+    @pytest.mark.slow
     def test_cases_that_are_not_asked_for_stay(self, step_time, tmp_path):
         arguments = ["--smoke", "--output", str(tmp_path), "--only"]
         step_time.main([*arguments, "small"])

@@ -7,43 +7,12 @@ import numpy as np
 import pytest
 
 from iga_lab import metrics
-from tests.test_metrics import RNG, picture, refused
-
-LAYERS = (
-    ("net.slice1.0", (64, 3, 11, 11), 4, 2, False),
-    ("net.slice2.3", (192, 64, 5, 5), 1, 2, True),
-    ("net.slice3.6", (384, 192, 3, 3), 1, 1, True),
-    ("net.slice4.8", (256, 384, 3, 3), 1, 1, False),
-    ("net.slice5.10", (256, 256, 3, 3), 1, 1, False),
-)
-
-
-@pytest.fixture(scope="module")
-def state():
-    rng = np.random.default_rng(11)
-    values = {
-        "scaling_layer.shift": np.array([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1),
-        "scaling_layer.scale": np.array([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1),
-    }
-    for i, (name, shape, *_) in enumerate(LAYERS):
-        fan_in = np.prod(shape[1:])
-        values[f"{name}.weight"] = rng.normal(size=shape) * np.sqrt(2 / fan_in)
-        values[f"{name}.bias"] = 0.1 * rng.normal(size=shape[0])
-        values[f"lin{i}.model.1.weight"] = rng.uniform(size=(1, shape[0], 1, 1))
-    return {name: value.astype(np.float32) for name, value in values.items()}
-
-
-def saved(folder: Path, content) -> Path:
-    torch = pytest.importorskip("torch")
-    if isinstance(content, dict):
-        content = {k: torch.asarray(v.copy()) for k, v in content.items()}
-    torch.save(content, folder / "alex.pt")
-    return folder / "alex.pt"
+from tests.support.measures import LAYERS, RNG, picture, refused, saved, state
 
 
 @pytest.fixture
-def weights(tmp_path, state):
-    return saved(tmp_path, state)
+def weights(tmp_path):
+    return saved(tmp_path, state())
 
 
 def windows(maps, size, stride):
@@ -51,29 +20,29 @@ def windows(maps, size, stride):
     return views[:, ::stride, ::stride]
 
 
-def defined_lpips(state, left, right):
+def defined_lpips(values, left, right):
     """Zhang et al. 2018, equation 1, written out in NumPy."""
     shift, scale = (
-        state[f"scaling_layer.{n}"].reshape(3, 1, 1).astype(float) for n in ("shift", "scale")
+        values[f"scaling_layer.{n}"].reshape(3, 1, 1).astype(float) for n in ("shift", "scale")
     )
     maps = [(2 * np.moveaxis(p, 2, 0) - 1 - shift) / scale for p in (left, right)]
     total = 0.0
     for i, (name, shape, stride, padding, pooled) in enumerate(LAYERS):
-        kernel, bias = (state[f"{name}.{n}"].astype(float) for n in ("weight", "bias"))
+        kernel, bias = (values[f"{name}.{n}"].astype(float) for n in ("weight", "bias"))
         for j, m in enumerate(maps):
             m = windows(m, 3, 2).max((3, 4)) if pooled else m
             m = np.pad(m, ((0, 0), (padding, padding), (padding, padding)))
             m = np.einsum("oiyx,ihwyx->ohw", kernel, windows(m, shape[2], stride))
             maps[j] = np.maximum(m + bias[:, None, None], 0)
         a, b = (m / (np.sqrt((m**2).sum(0)) + 1e-10) for m in maps)
-        head = state[f"lin{i}.model.1.weight"].reshape(-1, 1, 1)
+        head = values[f"lin{i}.model.1.weight"].reshape(-1, 1, 1)
         total += (head * (a - b) ** 2).sum(0).mean()
     return total
 
 
-def test_lpips_is_its_definition(weights, state):
+def test_lpips_is_its_definition(weights):
     left, right = picture(), picture()
-    expected = defined_lpips(state, left, right)
+    expected = defined_lpips(state(), left, right)
     assert expected > 0.1
     assert metrics.lpips(left, right, weights) == pytest.approx(expected, rel=1e-10)
 
@@ -129,12 +98,15 @@ def test_lpips_runs_nothing_that_a_file_holds(tmp_path, monkeypatch):
     assert not Path("touched").exists()
 
 
-def test_lpips_refuses_another_state(tmp_path, state):
+def test_lpips_refuses_another_state(tmp_path):
     for content, words in (
         ([1.0, 2.0], ("got a list",)),
-        ({k: v for k, v in state.items() if "lin3" not in k}, ("without 'lin3.model.1.weight'",)),
-        (state | {"net.slice2.3.bias": np.zeros(7)}, ("net.slice2.3.bias", r"\(7,\)", r"\(192,\)")),
-        (state | {"lin0.model.1.weight": np.full((1, 64, 1, 1), np.nan)}, ("NaN", "lin0")),
+        ({k: v for k, v in state().items() if "lin3" not in k}, ("without 'lin3.model.1.weight'",)),
+        (
+            state() | {"net.slice2.3.bias": np.zeros(7)},
+            ("net.slice2.3.bias", r"\(7,\)", r"\(192,\)"),
+        ),
+        (state() | {"lin0.model.1.weight": np.full((1, 64, 1, 1), np.nan)}, ("NaN", "lin0")),
     ):
         with refused("weights: expected the state of lpips", *words, MAKE):
             metrics.lpips(picture(), picture(), saved(tmp_path, content))

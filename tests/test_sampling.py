@@ -1,3 +1,5 @@
+"""Representatives of groups: at random, the largest, the centre."""
+
 import numpy as np
 import pytest
 from hypothesis import given

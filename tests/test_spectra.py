@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iga_lab import metrics
-from tests.test_metrics import RNG, picture, refused
+from tests.support.measures import RNG, picture, refused
 
 
 def wave(shape, *turns, phase=0.3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iga_lab import metrics
-from tests.test_metrics import refused
+from tests.support.measures import refused
 
 
 def square(at=(0.0, 0.0, 0.0), cut=1):

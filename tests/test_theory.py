@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks.paper.theory import linear_residuals, two_layer_kernel
 from iga_core import Damp, Equalise, Transform
-from tests.oracle import close
+from tests.support.oracle import close
+from tests.support.selection import slow
 
 
 def circle(count, offset=0.0):
@@ -60,7 +61,7 @@ def test_the_kernel_is_the_integral_over_directions(backend):
     close(backend.to_numpy(got), wanted, 10 * backend.eps)
 
 
-@pytest.mark.parametrize("dimension", [2, 5])
+@pytest.mark.parametrize("dimension", [2, *slow([5])])
 def test_it_is_the_limit_of_wide_networks(dimension):
     x, kernels = sphere(6, dimension), []
     for seed in range(40):
@@ -82,6 +83,7 @@ def test_equal_and_opposite_points_are_exact_to_rounding(backend):
     assert np.all(np.abs(np.diagonal(opposite)) < 4 * backend.eps)
 
 
+@pytest.mark.slow
 def test_on_the_circle_its_eigenvalues_are_a_fourier_series():
     count = 1024
     values = np.linalg.eigvalsh(two_layer_kernel(circle(count)) / count)[::-1][:21]

@@ -3,11 +3,11 @@
 import array_api_compat.torch
 import pytest
 import torch
-from oracle import close
 from torch.nn.functional import mse_loss
 
 import iga_torch
 from iga_core import Adjustment, Fourier, Grouping, Network, Scale
+from tests.support.oracle import close
 
 GROUPING = Grouping.patches((40, 50), 4)
 

@@ -7,18 +7,18 @@ import warnings
 import pytest
 
 from iga_core import Adjustment, Damp, Equalise, Grouping, Scale, Transform
-from tests.oracle import close
+from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
-from iga_torch import wrapper  # noqa: E402
 from iga_torch.layout import _storage  # noqa: E402
-from tests.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
+from tests.support.selection import slow  # noqa: E402
+from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
+from tests.support.wrapping import GROUPING, data  # noqa: E402
 
-GROUPING = Grouping.patches((11, 13), 3)  # 12 groups of 9 points, and 35 in none
 SMALL = Grouping.patches((7, 9), 2)  # 12 groups of 4 points, and 15 in none
 FRESH = {"refresh": 1, "average": 0}
 
@@ -40,12 +40,7 @@ SETTINGS = {
     "scaled at points": Adjustment(Scale(0.2), reach="points"),
     "their own": Adjustment(trace_filter, sampling="centre", refresh=2, average=0.5),
 }
-
-
-def data(points=GROUPING.count, seed=0, channels=3):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(points, 2, generator=generator, dtype=torch.float64) * 2 - 1
-    return x, torch.rand(points, channels, generator=generator, dtype=torch.float64)
+QUICK = ["default", "paper", "refreshed", "scaled at points", "their own"]
 
 
 def cubed(prediction, y):
@@ -54,21 +49,10 @@ def cubed(prediction, y):
     return (prediction - y).abs().pow(3).mean(), 3 * difference * difference.abs() / y.numel()
 
 
-@pytest.fixture
-def made(monkeypatch):
-    """A list that grows with every kernel made."""
-    calls = []
-    kernel = wrapper.Tangents.kernel
-    monkeypatch.setattr(
-        wrapper.Tangents, "kernel", lambda *a, **k: calls.append(1) or kernel(*a, **k)
-    )
-    return calls
-
-
 @pytest.mark.parametrize("form", ["flat", "row", "rows", "nearest"])
-@pytest.mark.parametrize("adjustment", SETTINGS.values(), ids=SETTINGS)
-def test_the_adjusted_gradient(adjustment, form):
-    network = steep()
+@pytest.mark.parametrize("name", [*QUICK, *slow(name for name in SETTINGS if name not in QUICK)])
+def test_the_adjusted_gradient(name, form):
+    network, adjustment = steep(), SETTINGS[name]
     x, y = data(61 if form == "nearest" else SMALL.count)
     grouping = Grouping.nearest(x, 12) if form == "nearest" else SMALL
     if form == "rows":

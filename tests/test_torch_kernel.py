@@ -4,14 +4,23 @@ import warnings
 
 import pytest
 import torch
-from oracle import close
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torch_networks import NETWORKS, Unbatched, batch_norm, dense_kernel, jacobian, make, mlp
 
 import iga_torch
 from iga_torch import explicit
 from iga_torch.kernel import _KNOWN
+from tests.support.oracle import close
+from tests.support.selection import slow
+from tests.support.torch_networks import (
+    NETWORKS,
+    Unbatched,
+    batch_norm,
+    dense_kernel,
+    jacobian,
+    make,
+    mlp,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +28,7 @@ from iga_torch.kernel import _KNOWN
     [
         *((name, (7, 2)) for name in NETWORKS),
         # BatchNorm1d reads the second axis as channels.
-        *((name, (6, 3, 2)) for name in NETWORKS if name != "batch norm in eval mode"),
+        *slow((name, (6, 3, 2)) for name in NETWORKS if name != "batch norm in eval mode"),
     ],
 )
 def test_the_kernel_of_any_network(name, shape):
@@ -71,7 +80,7 @@ def test_nothing_is_left_behind():
     assert len(versions) == len(list(network.buffers()))
 
 
-@pytest.mark.parametrize("room", [1, 3000, 2**30])
+@pytest.mark.parametrize("room", [3000, 2**30, *slow([1])])
 @pytest.mark.parametrize("name", ["custom", "complex"])
 def test_rows_in_pieces(name, room, monkeypatch):
     monkeypatch.setattr(explicit, "ROW_BYTES", room)

@@ -9,17 +9,17 @@ import pytest
 
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Fourier, Network
-from tests import test_training
-from tests.oracle import close, evaluate, jacobian
-from tests.test_training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, flat
+from tests.support import training
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import ADJUSTMENTS, COORDS, GROUPING, TARGETS, Dense, flat
 
 torch = pytest.importorskip("torch")
 
 import iga_torch  # noqa: E402
 from iga_torch.networks import from_network  # noqa: E402
-from tests.test_torch_training import arrays, stepped, trainer  # noqa: E402
-from tests.torch_networks import dense_kernel, make  # noqa: E402
-from tests.torch_networks import jacobian as torch_jacobian  # noqa: E402
+from tests.support.torch_networks import dense_kernel, make  # noqa: E402
+from tests.support.torch_networks import jacobian as torch_jacobian  # noqa: E402
+from tests.support.torch_training import arrays, stepped, trainer  # noqa: E402
 
 FOURIER = Fourier(low=3, high=3, phases=4, alpha=0.1)
 
@@ -75,13 +75,13 @@ def test_parameters_are_the_core_s_in_its_order(network):
 
 @BOTH
 def test_the_plain_gradient(network):
-    run, reference = trainer(network), test_training.trainer(network)
+    run, reference = trainer(network), training.trainer(network)
     parameters = arrays(run)
     g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
     J = jacobian(network, parameters, COORDS)
     got = stepped(run)
     close(got, np.tensordot(g, J, axes=([0, 1], [0, 1])), 1e-10)
-    close(got, test_training.stepped(reference), 1e-12)
+    close(got, training.stepped(reference), 1e-12)
     assert run.loss.item() == pytest.approx(float(reference.loss), rel=1e-12)
 
 
@@ -109,7 +109,7 @@ def test_reparameterised_in_float32_follows_float64():
 @pytest.mark.parametrize("batch", [None, 4])
 def test_steps_predictions_and_what_is_folded_are_those_of_numpy(network, batch):
     settings = {"grouping": GROUPING, "steps": 10, "optimizer": Adam(5e-3), "batch": batch}
-    reference = test_training.trainer(network, **settings)
+    reference = training.trainer(network, **settings)
     run = trainer(network, **settings)
     for _ in range(10):
         assert run.step().item() == pytest.approx(float(reference.step()), rel=1e-7)
@@ -183,11 +183,18 @@ def test_statistics_recover_from_a_pass_that_was_not_finite():
 
 
 @BOTH
-def test_copies_and_tracing(network):
+@pytest.mark.slow
+def test_tracing(network):
     model, x = from_network(network, 2), torch.tensor(coords()).float()
     wanted = model(x)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     close(numpy(compiled(x)), numpy(wanted), 1e-6)
+
+
+@BOTH
+def test_copies(network):
+    model, x = from_network(network, 2), torch.tensor(coords()).float()
+    wanted = model(x)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(copied(x), wanted)
         assert torch.equal(copied.eval()(x), model.eval()(x))

@@ -6,15 +6,15 @@ import warnings
 import pytest
 
 from iga_core import Adjustment, Grouping, Scale, Transform
-from tests.oracle import close
+from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
-from tests.test_torch_iga import GROUPING, data, made  # noqa: E402, F401
-from tests.torch_networks import Dense, clear, gradient, make, mlp, steep  # noqa: E402
+from tests.support.torch_networks import Dense, clear, gradient, make, mlp, steep  # noqa: E402
+from tests.support.wrapping import GROUPING, data  # noqa: E402
 
 EVERY = Adjustment(refresh=1)
 PAPER = Adjustment.paper(end=5)
@@ -49,7 +49,7 @@ if hasattr(torch.optim, "Muon"):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("refresh", [1, 5])
-def test_every_optimizer(name, refresh, made):  # noqa: F811
+def test_every_optimizer(name, refresh, made):
     network = make("residual")
     x, y = data()
     model = iga_torch.IGA(network, GROUPING, Adjustment(refresh=refresh))
@@ -68,7 +68,7 @@ def test_every_optimizer(name, refresh, made):  # noqa: F811
     assert losses[-1] < losses[0]
 
 
-def test_every_evaluation_of_lbfgs_is_a_call(made):  # noqa: F811
+def test_every_evaluation_of_lbfgs_is_a_call(made):
     network = make("residual")
     x, y = data()
     model = iga_torch.IGA(network, GROUPING, Adjustment(refresh=10**6))
@@ -107,7 +107,7 @@ def test_accumulated_gradients_are_the_sum(parts):
     close(gradient(network), want, 1e-11)
 
 
-def test_an_exception_within_a_step_is_forgotten(made):  # noqa: F811
+def test_an_exception_within_a_step_is_forgotten(made):
     network = make("residual")
     x, y = data()
     model = iga_torch.IGA(network, GROUPING, EVERY)
@@ -126,7 +126,7 @@ def test_an_exception_within_a_step_is_forgotten(made):  # noqa: F811
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_an_exception_in_the_network_leaves_everything_as_it_was(made):  # noqa: F811
+def test_an_exception_in_the_network_leaves_everything_as_it_was(made):
     class Fragile(nn.Module):
         def __init__(self):
             super().__init__()
@@ -202,7 +202,7 @@ def test_autocast(dtype):
 
 
 @pytest.mark.parametrize("adjustment", [EVERY, PAPER, Adjustment(Scale())], ids=str)
-def test_a_gradient_scaler_can_skip_a_step(adjustment, made):  # noqa: F811
+def test_a_gradient_scaler_can_skip_a_step(adjustment, made):
     network = mlp(width=16).eval()
     x, y = (part.float() for part in data())
     model = iga_torch.IGA(network, GROUPING, adjustment)
@@ -292,9 +292,10 @@ def eager_backend():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", ["network", "in place", "wrapper", "step"])
-def test_compiled(what, eager_backend, made):  # noqa: F811
+def test_compiled(what, eager_backend, made):
     bare = make("residual")
     x, y = data()
     reference = iga_torch.IGA(copy.deepcopy(bare), GROUPING, PAPER)

@@ -1,3 +1,5 @@
+"""`iga_torch.Muon` against the core's."""
+
 import copy
 import math
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 
 import iga_core
-from tests.oracle import close
+from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 

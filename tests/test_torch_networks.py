@@ -1,3 +1,5 @@
+"""`from_network`: the networks of the core as PyTorch modules."""
+
 import copy
 import pickle
 
@@ -6,8 +8,8 @@ import pytest
 
 import iga_array
 from iga_core import Network
-from tests.oracle import close, evaluate, jacobian
-from tests.test_network import KINDS
+from tests.support.networks import KINDS
+from tests.support.oracle import close, evaluate, jacobian
 
 torch = pytest.importorskip("torch")
 

@@ -1,3 +1,5 @@
+"""`iga_torch.Trainer` against dense matrices and `iga_array`, and what it refuses."""
+
 import contextlib
 import math
 from dataclasses import replace
@@ -8,9 +10,9 @@ import pytest
 import iga_array
 from iga_core import SGD, Adam, Adjustment, Damp, Equalise, Fourier, Grouping, Muon, Scale
 from iga_core.optimizers import Optimizer
-from tests.oracle import close, evaluate, jacobian
-from tests.test_network import KINDS
-from tests.test_training import (
+from tests.support.networks import KINDS
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import (
     ADJUSTMENTS,
     COORDS,
     GROUPING,
@@ -25,28 +27,9 @@ torch = pytest.importorskip("torch")
 
 from iga_torch.networks import from_network  # noqa: E402
 from iga_torch.training import Trainer  # noqa: E402
+from tests.support.torch_training import arrays, stepped, trainer  # noqa: E402
 
 RANDOM = Adjustment(Equalise(4), samples=3, refresh=1, average=0)
-
-
-def trainer(network, dtype=torch.float64, optimizer=None, **settings):
-    return Trainer(
-        from_network(network, dtype=dtype),
-        torch.tensor(COORDS, dtype=dtype),
-        torch.tensor(TARGETS, dtype=dtype),
-        **{"grouping": GROUPING, "optimizer": optimizer or SGD(1.0)} | settings,
-    )
-
-
-def arrays(run):
-    return [p.numpy().copy() for p in run.parameters]
-
-
-def stepped(run):
-    """The gradient that one step of SGD at rate 1 has followed."""
-    before = flat(arrays(run))
-    run.step()
-    return before - flat(arrays(run))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,5 @@
-import functools
+"""`iga_array.Trainer` against dense matrices, on every library, and what it refuses."""
+
 import math
 
 import numpy as np
@@ -7,130 +8,24 @@ import pytest
 import iga_array
 from iga_array.passes import Passes
 from iga_array.tiles import Sums, total
-from iga_core import SGD, Adam, Adjustment, Damp, Equalise, Grouping, Muon, Scale, representatives
-from iga_core.grouping import pieces
-from tests.dense import adjusted, dense
-from tests.oracle import close, evaluate, jacobian, kernel
-from tests.test_network import KINDS, LABELS
-from tests.test_network import network_of as network_with
-
-SHAPE = (7, 9)  # patches of 2 x 3: 9 groups of 6 points, 9 points in none
-GROUPING = Grouping.patches(SHAPE, (2, 3))
-COORDS = np.stack(
-    np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 9), indexing="ij"), -1
-).reshape(-1, 2)
-TARGETS = np.random.default_rng(5).uniform(0, 1, (63, 2))
-
-
-NORMALISED = [label for label in LABELS if label.endswith("bn")]
-
-
-def network_of(label, width=4):
-    return network_with(label, outputs=2, width=width, depth=2, frequencies=2)
-
-
-def trainer(network, backend=None, grouping=GROUPING, optimizer=None, **settings):
-    dtype = backend.dtype if backend else np.float64
-    array = backend.array if backend else np.asarray
-    model = iga_array.MLP(
-        network,
-        xp=backend.xp if backend else np,
-        dtype=dtype,
-        device=backend.device if backend else None,
-    )
-    return iga_array.Trainer(
-        model,
-        array(COORDS),
-        array(TARGETS),
-        grouping=grouping,
-        optimizer=optimizer or SGD(1.0),
-        **settings,
-    )
-
-
-def flat(parameters):
-    return np.concatenate([np.asarray(p).ravel() for p in parameters])
-
-
-def stepped(run):
-    """The gradient that one step of SGD at rate 1 has followed."""
-    before = flat(run.model.parameters)
-    run.step()
-    return before - flat(run.model.parameters)
-
-
-class Dense:
-    """The adjusted gradient by dense matrices, at given parameters, whole or in pieces.
-
-    `before` is the same of the step before: what is kept or averaged comes from there.
-    """
-
-    def __init__(
-        self, network, parameters, adjustment, grouping=GROUPING, step=0, columns=None, before=None
-    ):
-        self.before = before
-        self.J = jacobian(network, parameters, COORDS)
-        self.g = 2 / TARGETS.size * (evaluate(network, parameters, COORDS) - TARGETS)
-        self.adjustment, self.grouping, self.step = adjustment, grouping, step
-        columns = grouping.points if columns is None else columns
-        self.pieces = pieces(grouping.points, grouping.groups, 1, columns=columns, step=step)
-
-    def positions(self):
-        """Representatives among the first piece's columns; the centre may be in any."""
-        a, columns = self.adjustment, self.pieces[0]
-        if a.sampling == "centre":
-            return self.grouping.centre[:, None]
-        seen = self.g[self.grouping.index[:, columns]]
-        return columns[representatives(seen, a.sampling, a.samples, seed=[a.seed, self.step])]
-
-    @functools.cached_property
-    def served(self):
-        """S, the average of the kernel, and how many steps S has served with this one."""
-        a, before = self.adjustment, self.before
-        if isinstance(a.filter, Scale):
-            return a.filter.factor * np.eye(self.grouping.groups), None, 0
-        S, average, age = (None, None, a.refresh) if before is None else before.served
-        if age < a.refresh:
-            return S, average, age + 1
-        points = np.take_along_axis(self.grouping.index, self.positions(), axis=1)
-        means = self.J[points].mean(axis=1)
-        new = kernel(means, means, a.outputs)
-        average = new if average is None else a.average * average + (1 - a.average) * new
-        return dense(a.filter, average), average, 1
-
-    def tolerance(self):
-        """1e-12 of a well-conditioned kernel, else ten times eps times its condition."""
-        average, eps = self.served[1], np.finfo(float).eps
-        if average is None:
-            return 1e-12
-        values = np.linalg.eigvalsh(average)
-        condition = values[-1] / min(values[values > 4 * eps * values[-1]], default=1)
-        return 1e-12 if condition <= 1e3 else max(1e-12, 10 * eps * condition)
-
-    def gradient(self):
-        S, g, reach = self.served[0], self.g.copy(), self.adjustment.reach
-        for k, columns in enumerate(self.pieces):
-            members = self.grouping.index[:, columns]
-            g[members] = adjusted(S, reach, self.g[members])
-            if k == 0 and reach == "mean":
-                change = (S - np.eye(len(S))) @ self.g[members].mean(axis=1)
-                there = self.grouping.neighbours >= 0
-                g[self.grouping.rest[there]] += change[self.grouping.neighbours[there]]
-        return np.tensordot(g, self.J, axes=([0, 1], [0, 1]))
-
-
-FRESH = {"refresh": 1, "average": 0}
-ADJUSTMENTS = [
-    Adjustment.paper(end=4),
-    Adjustment(Equalise(5, 1, "start"), "centre", outputs="trace", reach="points", **FRESH),
-    Adjustment(Equalise(4), samples=3, **FRESH),
-    Adjustment(Equalise(3), sampling="largest", samples=2, **FRESH),
-    Adjustment(Damp(), **FRESH),
-    Adjustment(Damp(0.3), "largest", reach="points", outputs="trace", seed=3, **FRESH),
-    Adjustment(Damp(3), "centre", **FRESH),
-    Adjustment(Scale(0.1)),
-    Adjustment(Scale(0.3), reach="points"),
-]
+from iga_core import SGD, Adam, Adjustment, Damp, Equalise, Grouping, Muon, Scale
+from tests.support.networks import KINDS, LABELS
+from tests.support.oracle import close, evaluate, jacobian
+from tests.support.training import (
+    ADJUSTMENTS,
+    COORDS,
+    FRESH,
+    GROUPING,
+    LASTING,
+    SHAPE,
+    TARGETS,
+    Dense,
+    flat,
+    network_of,
+    refused_whole,
+    stepped,
+    trainer,
+)
 
 
 @pytest.mark.parametrize("label", [*KINDS, *LABELS])
@@ -232,9 +127,6 @@ def test_every_backend_takes_the_same_steps(backend, adjustment):
     for got, wanted in zip(run.model.parameters, reference.model.parameters, strict=True):
         backend.check(got)
         close(backend.to_numpy(got), wanted, tolerance)
-
-
-LASTING = [Adjustment(), Adjustment(Equalise(4), refresh=3, average=0.5, reach="points")]
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Adam(1e-2, "cosine"), Muon(1e-2, "step")], ids=str)
@@ -446,18 +338,6 @@ def test_a_damaged_state_is_refused_whole(change, message):
     donor, run = (trainer(network_of("siren"), adjustment=Adjustment()) for _ in range(2))
     donor.step()
     refused_whole(run, donor.state_dict() | change, message)
-
-
-def refused_whole(run, state, message):
-    before = {name: np.array(array) for name, array in run.state_dict().items()}
-    transform = run.transform
-    with pytest.raises(ValueError, match=message):
-        run.load_state_dict({k: v for k, v in state.items() if v is not None})
-    after = run.state_dict()
-    assert after.keys() == before.keys()
-    for name, array in before.items():
-        np.testing.assert_array_equal(after[name], array)
-    assert run.transform is transform
 
 
 @pytest.mark.parametrize("done", [0, 2])

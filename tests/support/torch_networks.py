@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from iga_core import Damp, Equalise, Fourier, Network, Scale, representatives
 from iga_torch.networks import from_network
-from tests.dense import dense
+from tests.support.dense import dense
 
 
 class Residual(nn.Module):

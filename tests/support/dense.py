@@ -3,8 +3,8 @@
 import numpy as np
 
 from iga_core import SGD, Adam, Damp, Equalise, Scale
-from tests import oracle
-from tests.test_optimizers import by_svd
+from tests.support import oracle
+from tests.support.oracle import by_svd
 
 
 class Dense:
