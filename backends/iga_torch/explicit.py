@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, vjp, vmap
 
 from iga_core import Rows, gram
 from iga_torch.checking import Leaves, alike, evaluated, gradients_of, prepared
@@ -157,13 +158,17 @@ class ExplicitRows:
             outputs = outputs.reshape(-1, outputs.shape[-1])
             if outputs.is_complex():
                 outputs = torch.view_as_real(outputs.resolve_conj()).flatten(1)
-            found = torch.stack([(outputs * head[0]).sum() for head in heads])
-            return found[0] if len(heads) == 1 else found
+            return torch.stack([(outputs * head[0]).sum() for head in heads])
+
+        def rows(values: dict[str, Tensor], *tensors: Tensor) -> dict[str, Tensor]:
+            pulled: Any = vjp(lambda given: scalars(given, *tensors), values)
+            found, back = pulled
+            gradients = [back(one)[0] for one in torch.eye(len(heads)).to(found)]
+            return {name: torch.stack([of[name] for of in gradients]) for name in values}
 
         values = {name: leaf.detach() for name, leaf in leaves.items()}
         stacked = samples.stacked()
-        of_one = grad(scalars) if len(heads) == 1 else jacrev(scalars)
-        over_samples = vmap(of_one, in_dims=(None, *[0] * len(stacked)), randomness=randomness)
+        over_samples = vmap(rows, in_dims=(None, *[0] * len(stacked)), randomness=randomness)
         with evaluating(network), WithoutDropout(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
             gradients = over_samples(values, *stacked)

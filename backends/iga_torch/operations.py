@@ -5,7 +5,7 @@ or multiplied with them entry by entry, and tables whose rows are read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ def _of_contraction(found: Contraction, weights: Weights) -> list[Use]:
             return []
         uses.append(MatrixUse(weight, sides, found.inputs.detach(), found.channel))
     if bias is not None:
-        if bias.axes not in ((0,), (None,)) or bias.bases != (None, None):
+        if set(bias.axes[:-1]) - {None} or bias.bases != (None, None):
             return uses
         uses.append(VectorUse(bias, found.channel))
     return uses
@@ -164,12 +164,7 @@ def _addmm(
         return None
     if weights.of(bias) is None:
         return found
-    along = bias.ndim == 1 and found.channel == -1
-    return (
-        Contraction(found.inputs, found.weight, found.rows, found.columns, -1, bias)
-        if along
-        else None
-    )
+    return replace(found, bias=bias) if found.channel == -1 else None
 
 
 def _convolution(

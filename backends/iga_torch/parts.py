@@ -63,7 +63,15 @@ class Part:
     @property
     def kind(self) -> object:
         """What the uses of one leaf must have in common to be added up."""
-        return type(self.use), self.signals.is_complex() or self.use.weight.leaf.is_complex()
+        is_complex = self.signals.is_complex() or self.use.weight.leaf.is_complex()
+        if not isinstance(self.use, MatrixUse) or self.operand is None:
+            return type(self.use), is_complex
+        sizes = {}
+        used = (self.signals.shape[-1], self.operand.shape[-1])
+        for side, size in zip(self.use.sides, used, strict=True):
+            basis = self.use.weight.bases[side]
+            sizes[side] = size if basis is None else basis.shape[0]
+        return MatrixUse, is_complex, sizes[0], sizes[1]
 
     @property
     def scaled(self) -> Tensor:

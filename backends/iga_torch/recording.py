@@ -182,15 +182,17 @@ class Traces:
 def evaluating(network: nn.Module) -> Iterator[Traces]:
     """Evaluate a network without autocast, compilation and the hooks of its parameters.
 
-    Parameters, buffers, hooks and the state of random numbers are left as they were, whatever
-    happens inside; so equal evaluations have equal draws. Gives what is known at the end.
+    Parameters, buffers, hooks, attributes of modules and the state of random numbers are left as
+    they were, whatever happens inside; so equal evaluations have equal draws, and a schedule that
+    counts calls in an attribute counts the caller's alone. What is changed inside an object that a
+    module holds, such as a list, stays so. Gives what is known at the end.
     """
     traces = Traces()
     # Those of scripted modules are not PyTorch's dictionaries, and cannot be replaced.
     slots: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (own, dict(own))
         for module in network.modules()
-        for own in (module._parameters, module._buffers)
+        for own in (vars(module), module._parameters, module._buffers)
         if isinstance(own, dict)
     ]
     hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in network.parameters()
@@ -213,7 +215,7 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
                 registered.clear()
                 registered.update(before)
             for own, held in slots:
-                if any(own.get(name) is not t for name, t in held.items()) or len(own) != len(held):
+                if own.keys() != held.keys() or any(own[name] is not t for name, t in held.items()):
                     own.clear()
                     own.update(held)
                     traces.changed = True

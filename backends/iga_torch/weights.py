@@ -64,10 +64,14 @@ class Weight:
 
 def leaf_weight(name: str, leaf: Tensor) -> Weight:
     """Return what a leaf is itself."""
-    if leaf.ndim == 2:
-        return Weight(name, leaf, (0, 1))
-    places = iter(range(leaf.ndim))
-    return Weight(name, leaf, tuple(next(places) if size > 1 else None for size in leaf.shape))
+    return Weight(name, leaf, _axes(leaf.shape))
+
+
+def _axes(shape: torch.Size) -> tuple[int | None, ...]:
+    if len(shape) == 2:
+        return (0, 1)
+    places = iter(range(len(shape)))
+    return tuple(next(places) if size > 1 else None for size in shape)
 
 
 class Weights:
@@ -121,6 +125,8 @@ class Weights:
             axes = _viewed(args[0], first.axes, result)
             if axes is not None:
                 return replace(first, axes=axes)
+            if args[0] is first.leaf and _is_reshaped(first.leaf, result):
+                return replace(first, axes=_axes(result.shape))
             if func in COPIES and result.dtype == args[0].dtype:
                 return first
             if func in NEGATIVES:
@@ -169,16 +175,7 @@ def _viewed(
     No list of functions does this: transposing, permuting, adding axes, and whatever PyTorch has
     yet for it, all leave the numbers where they are.
     """
-    same = (
-        result.layout == source.layout == torch.strided
-        and result.dtype == source.dtype
-        and result.numel() == source.numel()
-        and result.data_ptr() == source.data_ptr()
-        and result.is_conj() == source.is_conj()
-        and result.is_neg() == source.is_neg()
-        and result.requires_grad
-    )
-    if not same:
+    if not _are_the_same_numbers(source, result):
         return None
     strides = zip(source.shape, source.stride(), axes, strict=True)
     places = {(size, stride): axis for size, stride, axis in strides if size > 1}
@@ -188,6 +185,23 @@ def _viewed(
     )
     longer = [axis for axis in found if axis is not None]
     return found if -1 not in longer and len(longer) == len(places) else None
+
+
+def _are_the_same_numbers(source: Tensor, result: Tensor) -> bool:
+    return (
+        result.layout == source.layout == torch.strided
+        and result.dtype == source.dtype
+        and result.numel() == source.numel()
+        and result.data_ptr() == source.data_ptr()
+        and result.is_conj() == source.is_conj()
+        and result.is_neg() == source.is_neg()
+    )
+
+
+def _is_reshaped(leaf: Tensor, result: Tensor) -> bool:
+    """Say whether a leaf's numbers are read in their order, in another shape."""
+    contiguous = leaf.is_contiguous() and result.is_contiguous()
+    return contiguous and _are_the_same_numbers(leaf, result)
 
 
 def reduced(values: Tensor, basis: Tensor | None, whole: bool) -> Tensor:
