@@ -93,7 +93,7 @@ def kernel_report(network: nn.Module) -> KernelReport:
     >>> print(kernel_report(network))
     0.weight  (8, 2)  factors
     0.bias    (8,)    factors
-    1.weight  (1,)    explicit rows  read by torch.prelu
+    1.weight  (1,)    explicit rows  read by torch.nn.functional.prelu
     2.weight  (1, 8)  factors
     2.bias    (1,)    factors
     """

@@ -29,6 +29,7 @@ from iga_torch.parts import Cut, Part, factors_of, part_of, rows_of
 from iga_torch.recording import Recording, WithoutDropout, evaluating
 from iga_torch.report import KernelReport, Reason, report_of
 from iga_torch.samples import Samples
+from iga_torch.weights import place_of
 
 
 @dataclass(eq=False)
@@ -134,7 +135,7 @@ class Tangents:
             heads = heads_of(flat, outputs)
             evaluation = Evaluation(samples, inputs, flat, heads, recording)
             form = self._form(network, leaves, evaluation, outputs)
-            new = form not in self._checked
+            new = self._is_new(form)
             if new:
                 require_graph(flat, leaves)
                 stack.enter_context(full_precision())
@@ -151,6 +152,9 @@ class Tangents:
                 self._rows.check(network, rows, samples, heads, eps)
             self._checked[form] = ordered
         return found
+
+    def _is_new(self, form: object) -> bool:
+        return form not in self._checked
 
     @staticmethod
     def _form(
@@ -320,13 +324,13 @@ class _Signals:
     def cut(self, place: int, channel: int | None) -> tuple[Cut, Tensor] | None:
         """Return gradients (heads, n, u, d), and how they were cut; None if they cannot be."""
         given = [g[place] for g in self._gradients]
-        key = (channel, *((g.data_ptr(), g.shape, g.stride()) if g is not None else None
-                          for g in given))  # fmt: skip
+        # An added bias hands its gradient on to the product before it.
+        views = ((place_of(g), g.shape, g.stride()) if g is not None else None for g in given)
+        key = (channel, *views)
         if key not in self._known:
             like = next(g for g in given if g is not None)
-            rows = torch.stack(
-                [rows_of(torch.zeros_like(like) if g is None else g, channel) for g in given]
-            )
+            each = [rows_of(torch.zeros_like(like) if g is None else g, channel) for g in given]
+            rows = torch.stack(each) if len(each) > 1 else each[0][None]
             kind = self._outputs.dtype
             rows = rows.to(kind.to_complex() if rows.is_complex() else kind)
             cut = self._cut_of(place, channel, rows)
