@@ -227,7 +227,8 @@ def test_numpy_restores_later_too(monkeypatch):
 @pytest.mark.parametrize("fourier", [None, Fourier(2, 2, 2)])
 def test_a_step_reads_nothing_from_its_device(adjustment, cut, fourier, monkeypatch):
     """Tensors on "meta" hold no data; the first pass's check and late flags do read."""
-    monkeypatch.setattr("iga_torch.tangents.Tangents._check", lambda *_: None)
+    monkeypatch.setattr("iga_torch.tangents.Tangents._is_new", lambda *_: False)
+    monkeypatch.setattr("iga_torch.training.require_separate_points", lambda *_, **__: None)
     monkeypatch.setattr("iga_torch.late.LateFlag.noted", lambda *_: False)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

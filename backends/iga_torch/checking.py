@@ -5,16 +5,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
 from iga_torch.layers import normalising
-from iga_torch.recording import FLOATS, WithoutDropout, evaluating
+from iga_torch.recording import COMPLEX, FLOATS, WithoutDropout, evaluating
 from iga_torch.samples import Samples
 
 Leaves = Mapping[str, Tensor]
-REDUCED_EPS = 2.0**-8
-"""Of bfloat16, and more than that of any other reduced precision."""
 
 
 def require_module(network: Any) -> None:
@@ -50,7 +49,12 @@ def trained(network: nn.Module) -> dict[str, Tensor]:
             "network: expected a trainable parameter, got none; unfreeze one with requires_grad_()"
         )
     for name, leaf in leaves.items():
-        if leaf.dtype not in (*FLOATS, torch.complex64, torch.complex128):
+        if leaf.is_inference():
+            raise ValueError(
+                f"network: expected parameters that can be differentiated, got {name} made under "
+                "torch.inference_mode; build or load the network outside of it"
+            )
+        if leaf.dtype not in (*FLOATS, *COMPLEX):
             raise TypeError(
                 f"network: expected parameters of float32 or float64, got {leaf.dtype} for {name}; "
                 "keep them in float32 and use torch.autocast for speed"
@@ -67,12 +71,39 @@ def require_tensor(output: Any) -> None:
         )
 
 
-def require_output(found: Any, samples: Samples) -> None:
-    """Raise unless a network gave one tensor of a real float dtype, a row of channels a point."""
-    require_tensor(found)
-    if found.dtype not in FLOATS:
+def evaluated(network: nn.Module, leaves: Leaves, samples: Samples) -> Tensor:
+    """Return a network's outputs as real numbers, (n, points, C); see `evaluating`.
+
+    Of complex ones, real and imaginary parts are two outputs, one behind the other.
+    """
+    try:
+        found = samples.call(network)
+    except RuntimeError as error:
+        require_dtype(samples, leaves, error)
+        raise
+    require_output(found, samples)
+    flat = found.reshape(samples.count, -1, found.shape[-1])
+    return torch.view_as_real(flat.resolve_conj()).flatten(2) if flat.is_complex() else flat
+
+
+def require_dtype(samples: Samples, leaves: Leaves, error: Exception) -> None:
+    """Raise an error in our words if a failed call was of another dtype than the network."""
+    wanted = {leaf.dtype for leaf in leaves.values()}
+    given = [t.dtype for t in samples.tensors() if t.dtype.is_floating_point or t.dtype.is_complex]
+    if given and not wanted & set(given):
+        names = ", ".join(sorted(map(str, wanted)))
         raise TypeError(
-            f"output: expected float32 or float64, got {found.dtype}; "
+            f"coordinates: expected {names} as the network has, got {given[0]}; convert them with "
+            f".to({names.split(', ')[0]}), or the network with .to({given[0]})"
+        ) from error
+
+
+def require_output(found: Any, samples: Samples) -> None:
+    """Raise unless a network gave one tensor of a float dtype, a row of channels a point."""
+    require_tensor(found)
+    if found.dtype not in (*FLOATS, *COMPLEX):
+        raise TypeError(
+            f"output: expected float32 or float64, or complex numbers of these, got {found.dtype}; "
             "return output.float(), or use torch.autocast around the call"
         )
     length = samples.count * samples.each
@@ -84,23 +115,107 @@ def require_output(found: Any, samples: Samples) -> None:
         )
 
 
+def prepared(tensors: list[Tensor]) -> list[Tensor]:
+    """Return copies of sampled arguments, those with derivatives ready to have them taken.
+
+    They are no leaves, so that a network may change them in place; and a network that asks for
+    derivatives itself finds them as it wants them.
+    """
+    copies = [t.detach().clone() for t in tensors]
+    return [
+        t.requires_grad_().clone() if t.dtype.is_floating_point or t.dtype.is_complex else t
+        for t in copies
+    ]
+
+
+def chosen_half(count: int, device: torch.device) -> Tensor:
+    """Return which of some samples, () of bool each, are on the one side of a check; not all."""
+    generator = numpy.random.default_rng(0)
+    half = numpy.arange(count) % 2 == 0
+    generator.shuffle(half)
+    return torch.from_numpy(half).to(device)
+
+
+def require_separate_rows(gradient: Tensor, chosen: Tensor, eps: float) -> None:
+    """Raise if the chosen samples' outputs have a derivative by the inputs of others.
+
+    Parameters
+    ----------
+    gradient : Tensor, shape (leading, ...)
+        Of the chosen samples' outputs, by the inputs of all.
+    chosen : Tensor of bool, shape (leading)
+        Which these are.
+    eps : float
+        Of the dtype. What is zero in exact numbers is zero in floating point too, or nearly.
+    """
+    # Where a derivative is infinite, zero times it says nothing.
+    size = torch.where(torch.isfinite(gradient), gradient.abs(), 0.0)
+    own, others = (float(size[side].amax()) if side.any() else 0.0 for side in (chosen, ~chosen))
+    if others > 100 * eps * own:
+        raise ValueError(
+            "network: expected the output of a sample to depend on that sample alone, got a "
+            f"derivative by other samples' inputs of {others / own if own else math.inf:.2g} of "
+            f"that by its own; {REMEDY}"
+        )
+
+
+REMEDY = "let nothing in the forward pass mix samples: put BatchNorm into eval mode"
+
+
+def require_separate_points(network: nn.Module, samples: Samples, axes: int) -> None:
+    """Raise if outputs at some points have derivatives by the coordinates of others.
+
+    Parameters
+    ----------
+    network : nn.Module
+        At its present parameters; evaluated once.
+    samples : Samples
+        Some points, those of a group beside each other.
+    axes : int
+        How many leading axes of the first sampled argument, and of the output, count points.
+    """
+    with evaluating(network), full_precision():
+        inputs = prepared(samples.tensors())
+        shape = inputs[0].shape[:axes]
+        with WithoutDropout():
+            found = samples.with_tensors(inputs).call(network)
+        require_tensor(found)
+        if tuple(found.shape[:axes]) != tuple(shape) or not found.requires_grad:
+            return
+        half = chosen_half(shape.numel(), found.device).reshape(shape)
+        wanted = [t for t in inputs if t.requires_grad and t.shape[:axes] == shape]
+        for chosen in (half, ~half) if wanted else ():
+            part = found[chosen]
+            part = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
+            with WithoutDropout():
+                gradients = torch.autograd.grad(
+                    part.sum(), wanted, retain_graph=True, allow_unused=True
+                )
+            for gradient in gradients:
+                if gradient is not None:
+                    require_separate_rows(
+                        gradient.reshape(*shape, -1), chosen, torch.finfo(part.dtype).eps
+                    )
+
+
 def require_alike(together: Tensor, alone: Tensor, eps: float) -> None:
     """Raise if outputs differ that should depend on one sample each."""
-    difference = float((together.to(alone.dtype) - alone).abs().max())
+    difference = float((together - alone).abs().max())
     largest = max(float(alone.abs().max()), float(together.abs().max()))
     if difference > 10 * eps**0.5 * largest:
         raise ValueError(
             "network: expected the output of a sample to depend on that sample alone, got one that "
-            f"differs by {difference / largest:.2g} of its size among other samples; let nothing "
-            "mix samples or draw at random in the forward pass (but dropout, which is left out): "
-            "put BatchNorm into eval mode"
+            f"differs by {difference / largest:.2g} of its size among other samples; {REMEDY}"
         )
 
 
-def alike(got: Tensor, wanted: Tensor, scale: float, eps: float) -> bool:
-    """Say whether two gradients agree to half of the digits; `scale` is the largest of all."""
+def alike(got: Tensor, wanted: Tensor, scale: float, eps: float, noise: float = 0) -> bool:
+    """Say whether two gradients agree to half of the digits, or but for known noise.
+
+    `scale` is the largest of all parameters' gradients.
+    """
     difference, largest = float((got - wanted).abs().max()), float(wanted.abs().max())
-    return math.isfinite(difference) and difference <= eps**0.5 * largest + eps * scale
+    return math.isfinite(difference) and difference <= eps**0.5 * largest + eps * scale + noise
 
 
 def precision(leaves: Leaves, outputs: Tensor) -> float:
@@ -108,30 +223,19 @@ def precision(leaves: Leaves, outputs: Tensor) -> float:
     return max(float(torch.finfo(tensor.dtype).eps) for tensor in (*leaves.values(), outputs))
 
 
-def gradients(
-    network: nn.Module, leaves: Leaves, samples: Samples, head: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Evaluate samples: their outputs (n, points, C), and the gradients of ``sum(head * f)``."""
-    with evaluating(network):
-        try:
-            with WithoutDropout():
-                found = samples.call(network)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                "network: expected one that evaluates a sample by itself, got "
-                f"{type(error).__name__} ({error}); put BatchNorm into eval mode"
-            ) from error
-        require_output(found, samples)
-        if not found.requires_grad:
-            raise unreached()
-        _require_graph(found)
-        flat = found.reshape(samples.count, -1, found.shape[-1])
-        sparse = torch.autograd.grad((flat * head).sum(), list(leaves.values()), allow_unused=True)
+def gradients_of(
+    scalar: Tensor, leaves: Leaves, inputs: list[Tensor]
+) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+    """Return the gradients of a scalar by leaves, dense, and by inputs; its graph is kept."""
+    with WithoutDropout():
+        found = torch.autograd.grad(
+            scalar, [*leaves.values(), *inputs], retain_graph=True, allow_unused=True
+        )
     dense = {
         name: torch.zeros_like(leaf) if gradient is None else gradient.to_dense()
-        for (name, leaf), gradient in zip(leaves.items(), sparse, strict=True)
+        for (name, leaf), gradient in zip(leaves.items(), found[: len(leaves)], strict=True)
     }
-    return flat.detach(), dense
+    return dense, list(found[len(leaves) :])
 
 
 def unreached() -> ValueError:
@@ -153,17 +257,10 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-def reduced_precision() -> bool:
-    """Say whether matrix products in float32 may be computed in less."""
-    try:
-        return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:
-        return True
-
-
-def _require_graph(found: Tensor) -> None:
-    """Raise if a part of the network is hidden from `torch.autograd.grad`."""
-    seen, waiting = set(), [found.grad_fn]
+def require_graph(outputs: Tensor, leaves: Leaves) -> None:
+    """Raise if outputs reach no trained parameter, or one is hidden from `torch.autograd.grad`."""
+    ids = set(map(id, leaves.values()))
+    seen, waiting, reached = set(), [outputs.grad_fn], False
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -173,5 +270,8 @@ def _require_graph(found: Tensor) -> None:
                 "network: expected checkpoints whose gradients can be taken, got the reentrant "
                 "kind; pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
             )
+        reached |= id(getattr(node, "variable", None)) in ids
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
+    if not reached:
+        raise unreached()

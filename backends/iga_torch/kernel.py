@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from iga_torch.checking import require_module, require_separate, trained
+from iga_torch.report import KernelReport
 from iga_torch.samples import Samples
 from iga_torch.tangents import Tangents
 
@@ -68,6 +69,36 @@ def empirical_ntk(
         return kernel
     n, n_right = sides[0].count, sides[-1].count
     return kernel.reshape(n, kernel.shape[0] // n, n_right, -1).movedim(1, 2)
+
+
+def kernel_report(network: nn.Module) -> KernelReport:
+    """Return how the last `empirical_ntk` of a network was made of each of its parameters.
+
+    Parameters
+    ----------
+    network : nn.Module
+        That `empirical_ntk` was given.
+
+    Returns
+    -------
+    KernelReport
+        Which parameters have factors, and which take explicit rows and why; print it. Without
+        entries before a kernel was made.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = nn.Sequential(nn.Linear(2, 8), nn.PReLU(), nn.Linear(8, 1))
+    >>> _ = empirical_ntk(network, torch.rand(5, 2))
+    >>> print(kernel_report(network))
+    0.weight  (8, 2)  factors
+    0.bias    (8,)    factors
+    1.weight  (1,)    explicit rows  read by torch.nn.functional.prelu
+    2.weight  (1, 8)  factors
+    2.bias    (1,)    factors
+    """
+    require_module(network)
+    return _KNOWN.get(network, Tangents()).report(trained(network))
 
 
 def _samples(name: str, x: Any, leaves: Mapping[str, Tensor]) -> Samples:

@@ -66,6 +66,13 @@ class Layout:
             return torch.empty(0, dtype=torch.int64, device=device)
         return self.index.on(device)[2]
 
+    def neighbouring(self, tensors: Sequence[Tensor], positions: Tensor) -> tuple[Samples, int]:
+        """Return the call at two points of each group, and how many leading axes count them."""
+        points = self.index.grouping.points if self.index else max(t.shape[1] for t in tensors)
+        first = positions[:, :1]
+        two = torch.cat([first, (first + 1) % points], dim=1) if points > 1 else first
+        return self.samples(tensors, two), self.axes
+
     def others(self) -> dict[Key, Any]:
         """Return the arguments that are no tensors."""
         return {

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from iga_torch.operations import Use, uses_of
+from iga_torch.weights import Weights, tensors_in
+
 DROPOUTS = frozenset(
     {
         F.dropout,
@@ -26,52 +29,22 @@ DROPOUTS = frozenset(
         torch.feature_alpha_dropout,
     }
 )
-PRODUCTS = frozenset({torch.matmul, torch.mm, Tensor.matmul, Tensor.mm})
+SELECTIONS = frozenset(
+    {
+        torch.masked_select,
+        Tensor.masked_select,
+        torch.nonzero,
+        Tensor.nonzero,
+        torch.argwhere,
+        Tensor.argwhere,
+        torch.unique,
+        Tensor.unique,
+    }
+)
+INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
+IN_PLACE = frozenset({Tensor.__setitem__})
 FLOATS = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class LinearUse:
-    """One ``z = x Wᵀ + b``: whose weight and bias, at what `x`, and where the gradient of z is.
-
-    With a `basis` B, W is the product of the weight, trained, and B, which is not.
-    """
-
-    weight: str | None
-    bias: str | None
-    inputs: Tensor
-    edge: GradientEdge
-    basis: Tensor | None = None
-
-    @property
-    def parameters(self) -> set[str]:
-        """Names of the trained parameters read."""
-        return {name for name in (self.weight, self.bias) if name is not None}
-
-
-@dataclass(frozen=True, eq=False)
-class LookupUse:
-    """One reading of the rows `indices` of a table."""
-
-    table: str
-    shape: torch.Size
-    indices: Tensor
-    edge: GradientEdge
-    padding: int | None
-
-    @property
-    def parameters(self) -> set[str]:
-        """Names of the trained parameters read."""
-        return {self.table}
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A trained weight times a fixed basis; it is kept so that no other tensor gets its id."""
-
-    weight: str
-    basis: Tensor
-    result: Tensor
+COMPLEX = (torch.complex64, torch.complex128)
 
 
 class WithoutDropout(TorchFunctionMode):
@@ -111,159 +84,167 @@ class WithoutDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@dataclass(frozen=True, eq=False)
+class Used:
+    """What was done with a weight, where its result's gradient is had, and what did it."""
+
+    use: Use
+    edge: GradientEdge
+    operation: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """Of the leaf."""
+        return self.use.name
+
+
 class Recording(WithoutDropout):
     """Sees every operation that reads a trained leaf, and keeps those that have factors.
 
     Attributes
     ----------
-    uses : list of LinearUse or LookupUse
+    uses : list of Used
         In the order of the evaluation.
-    others : set of str
-        Parameters that were read by any other operation too.
+    others : dict of str to callable
+        Parameters that were read by any other operation too, and the first of these.
+    selects : bool
+        Whether rows were chosen by values, so that those of a layer are not those of the samples.
     """
 
-    def __init__(self, leaves: Mapping[str, Tensor]) -> None:
+    def __init__(self, leaves: Mapping[str, Tensor], data: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self._names = {id(leaf): name for name, leaf in leaves.items()}
-        self._products: dict[int, Product] = {}
-        self.uses: list[LinearUse | LookupUse] = []
-        self.others: set[str] = set()
+        self._weights = Weights(leaves)
+        self._weights.note_data(list(data))
+        self.uses: list[Used] = []
+        self.others: dict[str, Callable[..., Any]] = {}
+        self.selects = False
 
     def _call(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        read = set(self._read((args, kwargs)))
+        weights = self._weights
+        given = list(tensors_in((args, kwargs)))
+        read = [tensor for tensor in given if weights.of(tensor) is not None]
+        data = any(weights.is_data(tensor) for tensor in given)
+        self.selects |= func in SELECTIONS or (
+            func in INDEXING and any(tensor.dtype == torch.bool for tensor in given[1:])
+        )
         result = func(*args, **kwargs)
-        product = self._product(func, args, result) if read else None
-        if product is not None:
-            self._products[id(result)] = product
-        elif read and _holds_tensor(result):
-            use = self._understood(func, args, kwargs, result)
-            if use is not None:
-                self.uses.append(use)
-                read -= use.parameters
-                # An operation in place on a view would lead its gradient around the edge.
-                result = result.clone() if result._is_view() else result
-            self.others |= read
+        if read:
+            result, used = self._reads(func, args, kwargs, read, result)
+            data |= used
+        if data:
+            weights.note_data((result, args[0] if func in IN_PLACE else None))
         return result
 
-    def _read(self, tree: Any) -> Iterator[str]:
-        if isinstance(tree, Tensor):
-            if id(tree) in self._names:
-                yield self._names[id(tree)]
-            elif id(tree) in self._products:
-                yield self._products[id(tree)].weight
-        elif isinstance(tree, list | tuple):
-            for branch in tree:
-                yield from self._read(branch)
-        elif isinstance(tree, Mapping):
-            yield from self._read(list(tree.values()))
-
-    def _product(
-        self, func: Callable[..., Any], args: tuple[Any, ...], result: Any
-    ) -> "Product | None":
-        """Read a product of a trained matrix and one that is not, which may serve as a weight."""
-        if func not in PRODUCTS or len(args) != 2 or id(args[0]) not in self._names:
-            return None
-        basis = args[1]
-        fixed = isinstance(basis, Tensor) and basis.ndim == 2 and not basis.requires_grad
-        if not fixed or result.ndim != 2 or result.dtype not in FLOATS:
-            return None
-        return Product(self._names[id(args[0])], basis, result)
-
-    def _understood(
+    def _reads(
         self,
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        read: list[Tensor],
         result: Any,
-    ) -> LinearUse | LookupUse | None:
-        if not isinstance(result, Tensor) or not result.requires_grad or result.dtype not in FLOATS:
-            return None
-        if func is F.linear:
-            return self._linear(result, *args, **kwargs)
-        if func is F.embedding:
-            return self._embedding(result, *args, **kwargs)
-        if func is Tensor.__getitem__:
-            return self._rows_of_table(result, *args)
-        return None
+    ) -> tuple[Any, bool]:
+        """Keep what an operation did with weights; return its result, and whether that is data."""
+        weights = self._weights
+        names = {weight.name for t in read if (weight := weights.of(t)) is not None}
+        changed = any(weights.is_changed(tensor) for tensor in read)
+        if not changed and result is not None:
+            if not any(tensor.requires_grad for tensor in tensors_in(result)):
+                return result, False  # as of `detach`: nothing comes back through it
+            if len(read) == 1 and not kwargs and weights.follow(func, args, result):
+                return result, False
+        uses: list[Use] = []
+        whole = isinstance(result, Tensor) and result.dtype in (*FLOATS, *COMPLEX)
+        if whole and not changed:
+            uses = uses_of(func, args, dict(kwargs), result, weights)
+        if uses:
+            edge = get_gradient_edge(result)
+            self.uses += [Used(use, edge, func) for use in uses]
+            # An operation in place on a view would lead its gradient around the edge.
+            result = result.clone() if result._is_view() else result
+        for name in names - {use.name for use in uses}:
+            self.others.setdefault(name, func)
+        return result, bool(uses)
 
-    def _linear(
-        self,
-        result: Tensor,
-        input: Tensor,  # noqa: A002
-        weight: Tensor,
-        bias: Tensor | None = None,
-    ) -> LinearUse | None:
-        w, b, basis = self._names.get(id(weight)), self._names.get(id(bias)), None
-        if id(weight) in self._products:
-            w, basis = self._products[id(weight)].weight, self._products[id(weight)].basis
-        if set(self._read(input)) or weight.ndim != 2 or w is b is None:
-            return None
-        return LinearUse(w, b, input.detach(), get_gradient_edge(result), basis)
 
-    def _embedding(
-        self,
-        result: Tensor,
-        input: Tensor,  # noqa: A002
-        weight: Tensor,
-        padding_idx: int | None = None,
-        max_norm: float | None = None,
-        norm_type: float = 2.0,  # noqa: ARG002
-        scale_grad_by_freq: bool = False,
-        sparse: bool = False,  # noqa: ARG002
-    ) -> LookupUse | None:
-        if id(weight) not in self._names or scale_grad_by_freq or max_norm is not None:
-            return None
-        padding = None if padding_idx is None else padding_idx % weight.shape[0]
-        name = self._names[id(weight)]
-        return LookupUse(name, weight.shape, input, get_gradient_edge(result), padding)
+@dataclass
+class Traces:
+    """What an evaluation would have left behind: whether another one gives the same."""
 
-    def _rows_of_table(self, result: Tensor, table: Tensor, index: Any) -> LookupUse | None:
-        whole = isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32)
-        if not whole or id(table) not in self._names or table.ndim != 2 or index.ndim == 0:
-            return None
-        rows = torch.remainder(index, table.shape[0])
-        name = self._names[id(table)]
-        return LookupUse(name, table.shape, rows, get_gradient_edge(result), None)
+    changed: bool = False
+    """Whether it changed a buffer."""
+    drew: bool = False
+    """Whether it drew random numbers."""
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[list[Tensor]]:
+def evaluating(network: nn.Module) -> Iterator[Traces]:
     """Evaluate a network without autocast, compilation and the hooks of its parameters.
 
-    Its buffers are left as they were. Gives a list that holds, at the end, those that it changed.
+    Parameters, buffers, hooks, attributes of modules and the state of random numbers are left as
+    they were, whatever happens inside; so equal evaluations have equal draws, and a schedule that
+    counts calls in an attribute counts the caller's alone. What is changed inside an object that a
+    module holds, such as a list, stays so. Gives what is known at the end.
     """
-    changed: list[Tensor] = []
+    traces = Traces()
+    # Those of scripted modules are not PyTorch's dictionaries, and cannot be replaced.
+    slots: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (own, dict(own))
+        for module in network.modules()
+        for own in (vars(module), module._parameters, module._buffers)
+        if isinstance(own, dict)
+    ]
     hooks = [(p._backward_hooks, dict(p._backward_hooks)) for p in network.parameters()
              if p._backward_hooks]  # fmt: skip
     kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in network.buffers()]
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_same_random_numbers(network, traces))
+        try:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
             for registered, _ in hooks:
                 registered.clear()
-            yield changed
+            yield traces
+        finally:
+            for registered, before in hooks:
+                registered.clear()
+                registered.update(before)
+            for own, held in slots:
+                if own.keys() != held.keys() or any(own[name] is not t for name, t in held.items()):
+                    own.clear()
+                    own.update(held)
+                    traces.changed = True
+            with torch.no_grad():
+                for buffer, version, values in kept:
+                    if buffer._version != version or _differs_on_host(buffer, values):
+                        buffer.copy_(values)
+                        traces.changed = True
+
+
+@contextlib.contextmanager
+def _same_random_numbers(network: nn.Module, traces: Traces) -> Iterator[None]:
+    """Leave the generators of PyTorch, and those that a module holds, in their present state."""
+    devices = {t.device for t in network.parameters() if t.device.type == "cuda"}
+    own = [v for m in network.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
+    generators = [
+        torch.default_generator,
+        *(torch.cuda.default_generators[d.index] for d in devices),
+        *own,
+    ]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield
     finally:
-        for registered, own in hooks:
-            registered.update(own)
-        with torch.no_grad():
-            for buffer, version, before in kept:
-                if buffer._version != version or _differs_on_host(buffer, before):
-                    buffer.copy_(before)
-                    changed.append(buffer)
+        for generator, state in zip(generators, states, strict=True):
+            traces.drew |= not torch.equal(generator.get_state(), state)
+            generator.set_state(state)
 
 
 def _differs_on_host(buffer: Tensor, before: Tensor) -> bool:
     # Running statistics change without PyTorch counting it.
     return buffer.device.type == "cpu" and not torch.equal(buffer, before)
-
-
-def _holds_tensor(result: Any) -> bool:
-    if isinstance(result, list | tuple):
-        return any(map(_holds_tensor, result))
-    return isinstance(result, Tensor)

@@ -1,120 +1,82 @@
 """The Jacobian of any network's outputs with respect to its trained parameters, as factors."""
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
-from iga_core import LayerFactors, Lookup, Rows, gram
-from iga_core.ntk import Factor
-from iga_torch.bases import root
+from iga_core import gram
 from iga_torch.checking import (
-    REDUCED_EPS,
     Leaves,
     alike,
+    chosen_half,
+    evaluated,
     full_precision,
-    gradients,
+    gradients_of,
     precision,
-    reduced_precision,
+    prepared,
     require_alike,
-    require_output,
-    unreached,
+    require_graph,
+    require_separate_rows,
 )
 from iga_torch.explicit import ExplicitRows
-from iga_torch.recording import FLOATS, LinearUse, LookupUse, Recording, evaluating
+from iga_torch.operations import MatrixUse, TableUse
+from iga_torch.parts import Cut, Part, factors_of, part_of, rows_of
+from iga_torch.recording import Recording, WithoutDropout, evaluating
+from iga_torch.report import KernelReport, Reason, report_of
 from iga_torch.samples import Samples
+from iga_torch.weights import place_of
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One use of a layer by all samples: what it was given, and the gradients of its result."""
-
-    use: LinearUse | LookupUse
-    operand: Tensor
-    """(n, u, d_in), or (n, u) indices."""
-    cotangents: Tensor
-    """(heads, n, u, d)"""
-
-    @property
-    def basis(self) -> Tensor | None:
-        """What the weight is multiplied by before it is used, if anything."""
-        return self.use.basis if isinstance(self.use, LinearUse) else None
-
-    @property
-    def reduced(self) -> Tensor:
-        """What has the scalar products of the operand, or of its product with the basis."""
-        if self.basis is None:
-            return self.operand
-        return self.operand @ root(self.basis).to(self.operand.dtype).T
-
-    def beside(self) -> tuple[Tensor, Tensor]:
-        """Return operand and cotangents (n, u, heads d): the Gram matrix sums over the heads."""
-        return self.reduced, self.cotangents.movedim(0, 2).flatten(2)
-
-    def kind(self) -> tuple[str | None, object]:
-        """Return the weight or table that is used, and what its other uses must have in common."""
-        if isinstance(self.use, LookupUse):
-            return self.use.table, LookupUse
-        return self.use.weight, id(self.basis)
-
-    def below(self) -> tuple[Tensor, Tensor]:
-        """Return operand and cotangents with a row for every sample and head."""
-        heads = self.cotangents.shape[0]
-        return (
-            self.reduced.repeat_interleave(heads, dim=0),
-            self.cotangents.transpose(0, 1).flatten(0, 1),
-        )
-
-    def shares(self, weights: Tensor) -> dict[str, Tensor]:
-        """Return the gradients of this use's parameters, summed over the heads and samples."""
-        cotangents = (self.cotangents.sum(dim=0) * weights[:, None, None]).flatten(0, 1)
-        operand = self.operand.flatten(0, 1)
-        if isinstance(self.use, LookupUse):
-            table = cotangents.new_zeros(self.use.shape)
-            return {self.use.table: table.index_add_(0, operand, cotangents)}
-        weight = cotangents.T @ operand
-        if self.basis is not None:
-            weight = weight @ self.basis.to(weight.dtype).T
-        found = {self.use.weight: weight, self.use.bias: cotangents.sum(dim=0)}
-        return {name: share for name, share in found.items() if name is not None}
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Evaluation:
-    """The outputs of samples, and what their evaluation did with the trained parameters."""
+    """The outputs of samples, while their graph is there."""
 
+    samples: Samples
+    inputs: list[Tensor]
     outputs: Tensor
-    """(n, points of a sample, C)"""
-    parts: list[Part]
-    others: set[str]
-    """Parameters that were read in ways that have no factors."""
-    steady: bool
-    """Whether another evaluation gives the same: no dropout, no buffer that moves."""
+    """(n, points of a sample, C), real"""
+    heads: list[Tensor]
+    recording: Recording
 
-    def form(self) -> tuple[object, ...]:
-        """Return what tells one way of evaluating from another."""
-        uses = (
-            (type(p.use), *sorted(p.use.parameters), p.operand.shape, p.basis is None)
-            for p in self.parts
-        )
-        return tuple(uses), frozenset(self.others)
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What an evaluation did with the trained parameters."""
+
+    parts: list[Part]
+    outputs: Tensor
+    heads: list[Tensor]
+    others: dict[str, Reason] = field(default_factory=dict)
+    """Parameters that were read in ways that have no factors, and why."""
 
 
 class Tangents:
     """How the Jacobian of a network is had: from which parameters' factors, and which rows.
 
     A parameter has factors where `Recording` understands every operation that reads it. At the
-    first call of each form, the shares of two samples are compared with autograd on that sample
-    alone, and those of all samples, with random weights, with autograd on all; a parameter that
-    differs is given explicit rows from then on.
+    first call of each form, the shares of two halves of the samples, randomly weighted, are
+    compared with autograd's gradients; a parameter that differs is given explicit rows from then
+    on. Both are taken from one evaluation: what rounding does to it, and what it drew at random,
+    is the same on both sides, so that a steep network in float32 is told from a wrong share.
+
+    A call costs one evaluation of the network, and one more if any parameter has explicit rows,
+    for which the first call of a form takes three more, of one sample.
     """
 
     def __init__(self) -> None:
-        self._explicit: set[str] = set()
-        self._checked: set[object] = set()
+        self._explicit: dict[str, Reason] = {}
+        self._others: dict[str, Reason] = {}
+        self._checked: dict[object, bool] = {}
         self._rows = ExplicitRows()
+
+    def report(self, leaves: Leaves) -> KernelReport:
+        """Return how the last kernel was made of each parameter; see `KernelReport`."""
+        return report_of(leaves, {**self._others, **self._explicit}, bool(self._checked))
 
     def kernel(
         self,
@@ -124,7 +86,6 @@ class Tangents:
         right: Samples | None = None,
         *,
         outputs: str = "sum",
-        witness: Tensor | None = None,
     ) -> Tensor:
         """Return the kernel of the samples' mean outputs; with "full", a row and column a channel.
 
@@ -138,135 +99,160 @@ class Tangents:
             Of the rows, and of the columns where they are others.
         outputs : {"sum", "trace", "full"}
             See `iga_torch.empirical_ntk`.
-        witness : Tensor, optional
-            What the network gave for these samples among others, (n, points, C); held against
-            what it gives now, where this form of call was not checked before.
+
+        Returns
+        -------
+        Tensor, shape (n, n')
+            Zero where the outputs of these samples do not move with any parameter.
         """
         sides = [samples] if right is None else [samples, right]
-        evaluations = [self._evaluate(network, leaves, side, outputs) for side in sides]
-        for side, evaluation in zip(sides, evaluations, strict=True):
-            self._check(network, leaves, side, outputs, evaluation, witness)
-        full = outputs == "full"
-        explicit = self._explicit.union(*(e.others for e in evaluations))
-        factors = [_factors(evaluation.parts, explicit, full) for evaluation in evaluations]
-        shares = [gram(factors[0], *factors[1:])] if all(factors) else []
+        found = [self._evaluate(network, leaves, side, outputs) for side in sides]
+        full, heads = outputs == "full", found[0].heads
+        self._others = {name: why for side in found for name, why in side.others.items()}
+        explicit = {*self._explicit, *self._others}
+        factors = [factors_of(side.parts, explicit, full) for side in found]
+        if factors[0].keys() != factors[-1].keys():
+            factors = [factors_of(side.parts, explicit, full, joined=False) for side in found]
+        # A parameter that one side does not reach has no share.
+        keys = [key for key in factors[0] if key in factors[-1]]
+        shares = [gram(*([side[key] for key in keys] for side in factors))] if keys else []
         rows = {name: leaf for name, leaf in leaves.items() if name in explicit}
         if rows:
-            heads = _heads(evaluations[0].outputs, outputs)
             shares.append(self._rows.kernel(network, rows, sides, heads, full))
         if not shares:
-            raise unreached()
+            each = len(heads) if full else 1
+            shape = (samples.count * each, sides[-1].count * each)
+            shares.append(heads[0].new_zeros(shape))
         return sum(shares[1:], start=shares[0])
 
     def _evaluate(
         self, network: nn.Module, leaves: Leaves, samples: Samples, outputs: str
-    ) -> Evaluation:
-        with evaluating(network) as changed:
-            with Recording(leaves) as recording:
-                found = samples.call(network)
-            require_output(found, samples)
-            flat = found.reshape(samples.count, -1, found.shape[-1])
-            edges = [use.edge for use in recording.uses]
-            heads = _heads(flat, outputs) if edges else []
-            cotangents = [
-                torch.autograd.grad(
-                    flat,
-                    edges,
-                    head.expand(flat.shape),
-                    retain_graph=head is not heads[-1],
-                    allow_unused=True,
-                )
-                for head in heads
-            ]
-        parts, others = [], recording.others
-        for use, *found_for in zip(recording.uses, *cotangents, strict=True):
-            reaching = [b for b in found_for if b is not None]
-            if not reaching:
-                continue
-            signals = [torch.zeros_like(reaching[0]) if b is None else b for b in found_for]
-            together = torch.stack(signals) if len(signals) > 1 else signals[0][None]
-            part = _part(use, together.to(flat.dtype), samples.count)
-            if part is None:
-                others |= use.parameters
-            else:
-                parts.append(part)
-        # The Jacobian of a parameter is one sum: its factors must be of one kind.
-        kinds = {part.kind() for part in parts}
-        names = [name for name, _ in kinds if name is not None]
-        others |= {name for name in names if names.count(name) > 1}
-        return Evaluation(flat.detach(), parts, others, not (recording.dropped or changed))
+    ) -> Found:
+        with evaluating(network) as traces, contextlib.ExitStack() as stack:
+            inputs = prepared(samples.tensors())
+            with Recording(leaves, inputs) as recording:
+                flat = evaluated(network, leaves, samples.with_tensors(inputs))
+            heads = heads_of(flat, outputs)
+            evaluation = Evaluation(samples, inputs, flat, heads, recording)
+            form = self._form(network, leaves, evaluation, outputs)
+            new = self._is_new(form)
+            if new:
+                require_graph(flat, leaves)
+                stack.enter_context(full_precision())
+            found = _found(evaluation, self._checked.get(form, True))
+            if new:
+                ordered, found, reached = self._checked_parts(leaves, evaluation, found)
+        if new:
+            eps = precision(leaves, flat)
+            explicit = {*self._explicit, *found.others}
+            rows = {name: leaf for name, leaf in leaves.items() if name in explicit}
+            with full_precision():
+                if not (reached or traces.drew or traces.changed or recording.dropped):
+                    _compare_outputs(network, leaves, evaluation, eps)
+                self._rows.check(network, rows, samples, heads, eps)
+            self._checked[form] = ordered
+        return found
 
-    def _check(
-        self,
-        network: nn.Module,
-        leaves: Leaves,
-        samples: Samples,
-        outputs: str,
-        seen: Evaluation,
-        witness: Tensor | None,
-    ) -> None:
-        """Hold the shares against autograd, once for each form of call; see the class."""
+    def _is_new(self, form: object) -> bool:
+        return form not in self._checked
+
+    @staticmethod
+    def _form(
+        network: nn.Module, leaves: Leaves, evaluation: Evaluation, outputs: str
+    ) -> tuple[object, ...]:
+        """Return what tells one way of evaluating from another."""
         modes = tuple(module.training for module in network.modules())
         ids = tuple(map(id, leaves.values()))
-        form = (samples.shapes(), outputs, ids, modes, seen.form())
-        if form in self._checked:
-            return
-        reduced = reduced_precision()
-        with full_precision():
-            evaluation = self._evaluate(network, leaves, samples, outputs)
-            eps = precision(leaves, evaluation.outputs)
-            if witness is not None and evaluation.steady:
-                low = reduced or witness.dtype not in FLOATS
-                require_alike(witness, evaluation.outputs, REDUCED_EPS if low else eps)
-            heads = _heads(evaluation.outputs, outputs)
-            head = sum(heads[1:], heads[0])
-            generator = numpy.random.default_rng(0)
-            weights = torch.from_numpy(
-                generator.uniform(0.5, 1.5, samples.count)
-                * generator.choice([-1, 1], samples.count)
-            ).to(head)
-            self._compare(network, leaves, samples, evaluation, weights, head, eps)
-            for sample in sorted({0, samples.count - 1}):
-                alone = samples.some(sample, sample + 1)
-                chosen = torch.zeros_like(weights)
-                chosen[sample] = 1
-                found, wanted = self._compare(network, leaves, alone, evaluation, chosen, head, eps)
-                require_alike(evaluation.outputs[sample : sample + 1], found, eps)
-                explicit = self._explicit | evaluation.others
-                rows = {name: leaf for name, leaf in leaves.items() if name in explicit}
-                self._rows.check(network, rows, alone, heads, wanted, eps)
-        self._checked.add(form)
-
-    def _compare(
-        self,
-        network: nn.Module,
-        leaves: Leaves,
-        samples: Samples,
-        evaluation: Evaluation,
-        weights: Tensor,
-        head: Tensor,
-        eps: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Find the parameters whose weighted shares are not the gradients of these samples.
-
-        `weights` are of all samples of the evaluation; the samples are those that are not zero.
-        """
-        found, wanted = gradients(
-            network, leaves, samples, weights[weights != 0][:, None, None] * head
+        recording = evaluation.recording
+        uses = tuple(
+            (
+                used.name,
+                used.operation,
+                used.use.inputs.shape if isinstance(used.use, MatrixUse) else None,
+                tuple(basis is None for basis in used.use.weight.bases),
+            )
+            for used in recording.uses
         )
+        return (evaluation.samples.shapes(), outputs, ids, modes, uses, frozenset(recording.others))
+
+    def _checked_parts(
+        self, leaves: Leaves, evaluation: Evaluation, found: Found
+    ) -> tuple[bool, Found, bool]:
+        """Hold shares against autograd: cut in order, then by owners, then with explicit rows.
+
+        Returns
+        -------
+        ordered : bool
+            Whether rows are in the samples' order.
+        found : Found
+            What is to be used.
+        reached : bool
+            Whether the derivatives by the inputs told samples apart.
+        """
+        eps = precision(leaves, evaluation.outputs)
+        head = sum(evaluation.heads[1:], evaluation.heads[0])
+        count = evaluation.samples.count
+        generator = numpy.random.default_rng(0)
+        weights = torch.from_numpy(generator.uniform(0.5, 1.5, count)).to(head)
+        half = chosen_half(count, head.device)
+        inputs = [t for t in evaluation.inputs if t.requires_grad]
+        sides, reached = [], False
+        for chosen in (half, ~half) if count > 1 else (half,):
+            chosen_weights = weights * chosen
+            scalar = (evaluation.outputs * chosen_weights[:, None, None] * head).sum()
+            wanted, slopes = gradients_of(scalar, leaves, inputs)
+            for slope in slopes:
+                if slope is not None:
+                    reached = True
+                    axis, samples = evaluation.samples.axis, evaluation.samples
+                    stacked = slope.unflatten(axis, (count, samples.each)).movedim(axis, 0)
+                    require_separate_rows(stacked.flatten(1), chosen, eps)
+            sides.append((chosen_weights, wanted))
+        wrong = _differing(found, sides, eps)
+        if not wrong:
+            return True, found, reached
+        # Rows in another order than the samples' have owners that can be found.
+        other = _found(evaluation, ordered=False)
+        still = _differing(other, sides, eps)
+        if len(still | other.others.keys()) < len(wrong | found.others.keys()):
+            found, wrong, ordered = other, still, False
+        else:
+            ordered = True
+        why = "its share of the factors differs from autograd's gradient"
+        self._explicit |= dict.fromkeys(wrong - found.others.keys(), why)
+        return ordered, found, reached
+
+
+def _differing(found: Found, sides: list[tuple[Tensor, dict[str, Tensor]]], eps: float) -> set[str]:
+    """Return the parameters whose weighted shares are not autograd's gradients."""
+    differing = set()
+    for weights, wanted in sides:
         scale = max(float(gradient.abs().max()) for gradient in wanted.values())
         got: dict[str, Tensor] = {}
-        for part in evaluation.parts:
-            for name, share in part.shares(weights).items():
-                got[name] = got[name] + share if name in got else share
+        for part in found.parts:
+            share = part.share(weights)
+            got[part.use.name] = got[part.use.name] + share if part.use.name in got else share
         for name, gradient in wanted.items():
             share = got.get(name, torch.zeros_like(gradient))
-            if not alike(share, gradient, scale, eps):
-                self._explicit.add(name)
-        return found, wanted
+            if name not in found.others and not alike(share, gradient, scale, eps):
+                differing.add(name)
+    return differing
 
 
-def _heads(outputs: Tensor, kind: str) -> list[Tensor]:
+def _compare_outputs(
+    network: nn.Module, leaves: Leaves, evaluation: Evaluation, eps: float
+) -> None:
+    """Compare outputs of some samples alone, where no derivative by inputs tells them apart."""
+    count = evaluation.samples.count
+    if count == 1:
+        return
+    alone = evaluation.samples.some(0, count // 2)
+    with evaluating(network), WithoutDropout():
+        found = evaluated(network, leaves, alone.with_tensors(prepared(alone.tensors())))
+    require_alike(evaluation.outputs[: count // 2].detach(), found.detach(), eps)
+
+
+def heads_of(outputs: Tensor, kind: str) -> list[Tensor]:
     """Return the cotangents (1, 1, C) of the scalars whose gradients are the kernel's rows."""
     points, channels = outputs.shape[1:]
     if kind == "sum":
@@ -276,50 +262,101 @@ def _heads(outputs: Tensor, kind: str) -> list[Tensor]:
     return list(scale * unit[:, None, None, :])
 
 
-def _part(use: LinearUse | LookupUse, cotangents: Tensor, count: int) -> Part | None:
-    """Cut a use by samples; None if it does not fall into as many equal parts."""
-    uses = math.prod(cotangents.shape[1:-1])
-    if uses % count:
-        return None
-    signals = cotangents.reshape(len(cotangents), count, -1, cotangents.shape[-1])
-    if isinstance(use, LinearUse):
-        operand = use.inputs.reshape(count, signals.shape[2], -1)
-        return Part(use, operand.to(signals.dtype), signals)
-    indices = use.indices.reshape(count, -1)
-    if use.padding is not None:
-        signals = signals * (indices != use.padding)[..., None]
-    return Part(use, indices, signals)
+def _found(evaluation: Evaluation, ordered: bool) -> Found:
+    """Take the gradients of all recorded results, and cut them by samples."""
+    recording = evaluation.recording
+    others: dict[str, Reason] = dict(recording.others)
+    found = Found([], evaluation.outputs.detach(), evaluation.heads, others)
+    uses = [used for used in recording.uses if used.name not in others]
+    if not uses:
+        return found
+    edges = {(used.edge.node, used.edge.output_nr): used.edge for used in uses}
+    places = {key: place for place, key in enumerate(edges)}
+    ordered = ordered and not recording.selects
+    signals = _Signals(evaluation, list(edges.values()), ordered)
+    for used in uses:
+        place = places[used.edge.node, used.edge.output_nr]
+        shape = signals.shape(place)
+        if shape is None:
+            continue  # nothing comes back through it
+        channel = -1 if isinstance(used.use, TableUse) else used.use.channel
+        cut = signals.cut(place, channel)
+        if cut is None:
+            others[used.name] = "rows of its layer that belong to no one sample"
+            continue
+        found.parts.append(part_of(used.use, cut[1], shape, cut[0]))
+    # The Jacobian of a parameter is one sum: its factors must be of one kind.
+    kinds: dict[str, set[object]] = {}
+    for part in found.parts:
+        kinds.setdefault(part.use.name, set()).add(part.kind)
+    for name, of in kinds.items():
+        if len(of) > 1:
+            others.setdefault(name, "used in several ways, as a table and otherwise")
+    return found
 
 
-def _factors(parts: list[Part], explicit: set[str], full: bool) -> list[Factor]:
-    """Return the factors of the parameters that have some, of all heads beside or below."""
-    weights: dict[str, list[int]] = {}
-    biases: dict[str, list[int]] = {}
-    tables: dict[str, list[int]] = {}
-    for k, part in enumerate(parts):
-        use = part.use
-        names = (
-            ((use.weight, weights), (use.bias, biases))
-            if isinstance(use, LinearUse)
-            else ((use.table, tables),)
-        )
-        for name, places in names:
-            if name is not None and name not in explicit:
-                places.setdefault(name, []).append(k)
-    cut = [part.below() if full else part.beside() for part in parts]
+class _Signals:
+    """The gradients of recorded results, cut by samples; the same tensor for the same gradient."""
 
-    def all_uses(places: list[int]) -> tuple[Tensor, Tensor]:
-        if len(places) == 1:
-            return cut[places[0]]
-        operands, cotangents = zip(*(cut[k] for k in places), strict=True)
-        return torch.cat(operands, dim=1), torch.cat(cotangents, dim=1)
+    def __init__(self, evaluation: Evaluation, edges: list[GradientEdge], ordered: bool) -> None:
+        self._count, self._ordered = evaluation.samples.count, ordered
+        self._edges, self._outputs = edges, evaluation.outputs
+        self._heads = evaluation.heads
+        self._gradients = [self._taken(head) for head in self._heads]
+        self._numbered: tuple[Tensor | None, ...] | None = None
+        self._known: dict[object, tuple[Cut, Tensor] | None] = {}
 
-    bias_of = {tuple(places): name for name, places in biases.items()}
-    factors: list[Factor] = []
-    for uses in weights.values():
-        bias = bias_of.pop(tuple(uses), None)
-        factors.append(LayerFactors(*all_uses(uses), bias=bias is not None))
-    # A bias that does not always go with one weight.
-    factors += [Rows(all_uses(list(uses))[1].sum(dim=1)) for uses in bias_of]
-    factors += [Lookup(*all_uses(uses)) for uses in tables.values()]
-    return factors
+    def _taken(self, head: Tensor) -> tuple[Tensor | None, ...]:
+        with WithoutDropout():
+            return torch.autograd.grad(
+                self._outputs,
+                self._edges,
+                head.expand(self._outputs.shape),
+                retain_graph=True,
+                allow_unused=True,
+            )
+
+    def shape(self, place: int) -> torch.Size | None:
+        """Return the shape of a result; None if it is empty, or nothing comes back through it."""
+        reaching = [g[place] for g in self._gradients if g[place] is not None]
+        return reaching[0].shape if reaching and reaching[0].numel() else None  # type: ignore[union-attr]
+
+    def cut(self, place: int, channel: int | None) -> tuple[Cut, Tensor] | None:
+        """Return gradients (heads, n, u, d), and how they were cut; None if they cannot be."""
+        given = [g[place] for g in self._gradients]
+        # An added bias hands its gradient on to the product before it.
+        views = ((place_of(g), g.shape, g.stride()) if g is not None else None for g in given)
+        key = (channel, *views)
+        if key not in self._known:
+            like = next(g for g in given if g is not None)
+            each = [rows_of(torch.zeros_like(like) if g is None else g, channel) for g in given]
+            rows = torch.stack(each) if len(each) > 1 else each[0][None]
+            kind = self._outputs.dtype
+            rows = rows.to(kind.to_complex() if rows.is_complex() else kind)
+            cut = self._cut_of(place, channel, rows)
+            self._known[key] = None if cut is None else (cut, cut(rows))
+        return self._known[key]
+
+    def _cut_of(self, place: int, channel: int | None, rows: Tensor) -> Cut | None:
+        if self._ordered and rows.shape[1] % self._count == 0:
+            return Cut(self._count)
+        # With outputs weighted by their numbers, the gradient of a row is so often what it was.
+        spread = [1 + 0.1 * k for k in range(len(self._heads))]  # heads may cancel in a plain sum
+        if self._numbered is None:
+            numbers = torch.arange(1, self._count + 1, device=rows.device)[:, None, None]
+            head = sum(c * h for c, h in zip(spread, self._heads, strict=True))
+            self._numbered = self._taken(numbers * head)
+        numbered = self._numbered[place]
+        if numbered is None:
+            return None
+        plain = sum(c * r for c, r in zip(spread, rows, strict=True))
+        largest = plain.abs().amax(dim=1, keepdim=True)
+        safe = torch.where(largest > 0, largest, 1)
+        plain, times = plain / safe, rows_of(numbered, channel).to(plain.dtype) / safe
+        ratio = (times * plain.conj()).real.sum(dim=1) / plain.abs().square().sum(dim=1)
+        owners = ratio.round()
+        has_one = largest[:, 0] > 0
+        within = (owners >= 1) & (owners <= self._count) & ((ratio - owners).abs() < 0.01)
+        if not bool((within | ~has_one).all()):
+            return None
+        return Cut(self._count, torch.where(has_one, owners.nan_to_num().long() - 1, -1))

@@ -19,9 +19,9 @@ from iga_core import optimizers as core
 from iga_core.adjuster import Choose
 from iga_core.arrays import common_namespace, require_count, require_finite, require_shape, taken
 from iga_core.grouping import MEMORY, batch_of, pieces, require_batch
-from iga_torch.checking import Leaves, require_separate, trained
+from iga_torch.checking import Leaves, require_separate, require_separate_points, trained
 from iga_torch.layers import normalising
-from iga_torch.layout import at, sent
+from iga_torch.layout import sent
 from iga_torch.muon import Muon
 from iga_torch.networks import CoordinateNetwork
 from iga_torch.recording import evaluating
@@ -355,7 +355,7 @@ class Trainer:
             )
             self._require_still_finite(loss)
             if self._adjuster is not None:
-                cotangent = self._adjusted(self._adjuster, grouping, columns, outputs, cotangent)
+                cotangent = self._adjusted(self._adjuster, grouping, columns, cotangent)
         torch.autograd.backward(outputs, cotangent)
         return loss
 
@@ -378,7 +378,6 @@ class Trainer:
         adjuster: Adjuster,
         grouping: Grouping,
         columns: NDArray[Any],
-        outputs: Tensor,
         cotangent: Tensor,
     ) -> Tensor:
         """Have the cotangent of a piece adjusted, and that of the rest behind it."""
@@ -390,16 +389,16 @@ class Trainer:
             index = sent(grouping.index, self._coords)
             place = index.gather(1, positions).reshape(-1)
             samples = Samples({0: self._coords[place]}, frozenset({0}), 0, n, positions.shape[1])
-            witness = None
-            if not self._checked and len(columns) == grouping.points:
-                # Held against what the network gives for the samples alone: does it mix points?
-                witness = at(outputs[:grouped].detach().reshape(piece.shape), positions)
+            if not self._checked:
+                # Points of one group must not mix either.
+                some = self._coords[index[: PROBED_POINTS // 2, :2].reshape(-1)]
+                points = Samples({0: some}, frozenset({0}), 0, len(some))
+                require_separate_points(self.network, points, axes=1)
             kernel = self._tangents.kernel(
                 self.network,
                 self._leaves,
                 samples,
                 outputs=adjuster.adjustment.outputs,
-                witness=witness,
             )
             self._checked = True
             return kernel

@@ -15,11 +15,17 @@ from torch.autograd.graph import get_gradient_edge
 
 from iga_core import Adjuster, Adjustment, Grouping, Transform
 from iga_core.adjuster import Choose
-from iga_torch.checking import require_module, require_separate, trained
+from iga_torch.checking import (
+    require_module,
+    require_separate,
+    require_separate_points,
+    trained,
+)
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
-from iga_torch.layout import Index, Layout, Seen, at, layout_of, require_points, sent
+from iga_torch.layout import Index, Layout, Seen, layout_of, require_points, sent
 from iga_torch.recording import FLOATS
+from iga_torch.report import KernelReport
 from iga_torch.tangents import Tangents
 
 
@@ -30,8 +36,6 @@ class Call:
     layout: Layout
     leaves: dict[str, Tensor]
     form: object = None
-    witness: Tensor | None = None
-    """The outputs, where this form of call is seen for the first time."""
     transform: Transform | None = None
     """Made at the first backward pass through the call, and shared by all others."""
 
@@ -157,6 +161,16 @@ class IGA(nn.Module):
         """The last transform made; None before any."""
         return self._adjuster.transform
 
+    def kernel_report(self) -> KernelReport:
+        """Return how the last kernel was made: which parameters have factors, which rows and why.
+
+        Returns
+        -------
+        KernelReport
+            Without entries before a kernel was made.
+        """
+        return self._tangents.report(trained(self.network))
+
     @contextlib.contextmanager
     def plain(self) -> Iterator[None]:
         """Adjust nothing in this context, neither calls made in it nor gradients taken in it.
@@ -202,8 +216,7 @@ class IGA(nn.Module):
         if not output.requires_grad:
             return output
         form = (call.layout.axes, *((t.shape, t.dtype) for t in tensors), *call.leaves)
-        if form not in self._seen:
-            call.form, call.witness = form, output.detach()
+        call.form = form
         found: Tensor = _Watch.apply(output, self, call, tensors)
         return found
 
@@ -242,17 +255,16 @@ class IGA(nn.Module):
 
         def kernel_at(positions: Tensor) -> Tensor:
             samples = layout.samples(tensors, positions)
-            witness = call.witness
             kernel = self._tangents.kernel(
                 self.network,
                 call.leaves,
                 samples,
                 outputs=adjuster.adjustment.outputs,
-                witness=None if witness is None else at(layout.split(witness)[0], positions),
             )
-            if witness is not None:
+            if call.form not in self._seen:
+                points, axes = layout.neighbouring(tensors, positions)
+                require_separate_points(self.network, points, axes)
                 self._seen.add(call.form)
-                call.witness = None  # of which nothing else is needed
             self._points = Seen.of(layout, tensors, samples, positions)
             return kernel.to(cotangent.dtype)
 

@@ -1,6 +1,9 @@
 """Networks of every kind that trains parameters in its own way, and the definition, densely."""
 
+from functools import partial
+
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
@@ -246,6 +249,156 @@ class Attention(nn.Module):
         return self.last(found.sum(dim=1)).reshape(*x.shape[:-1], 3)
 
 
+class Spelled(nn.Module):
+    """A layer between two others, of a weight of this shape and a bias, written in some way."""
+
+    def __init__(self, shape, spelling, bias=(5,), **fixed):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 4), nn.Linear(5, 3)
+        self.weight, self.bias = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(bias))
+        self.spelling = spelling
+        for name, size in fixed.items():
+            self.register_buffer(name, torch.randn(size) / 3)
+
+    def forward(self, x):
+        return self.last(torch.sin(self.spelling(self, torch.sin(self.first(x)))))
+
+
+def as_siren_does(m, x):
+    weight = m.weight.permute(*range(m.weight.ndim - 2), -1, -2)
+    return x.matmul(weight) + m.bias.unsqueeze(-2)
+
+
+def by_addmm(m, x):
+    return torch.addmm(m.bias, x.reshape(-1, 4), m.weight.t()).reshape(*x.shape[:-1], 5)
+
+
+def by_baddbmm(m, x):
+    return torch.baddbmm(m.bias[None, None], x.reshape(1, -1, 4), m.weight[None]).reshape(
+        *x.shape[:-1], 5
+    )
+
+
+def from_the_left(m, x):
+    return (m.weight @ x.reshape(-1, 4).T).T.reshape(*x.shape[:-1], 5) + m.bias
+
+
+def by_conv1d(m, x):
+    return F.conv1d(x.reshape(1, -1, 4).mT, m.weight, m.bias).mT.reshape(*x.shape[:-1], 5)
+
+
+def by_conv2d(m, x):
+    return F.conv2d(x.reshape(-1, 4, 1, 1), m.weight, m.bias).reshape(*x.shape[:-1], 5)
+
+
+def in_place(m, x):
+    z = x @ m.weight
+    z += m.bias
+    return z
+
+
+# Shape of the weight, and how it is used.
+SPELLINGS = {
+    "matmul T": ((5, 4), lambda m, x: x.matmul(m.weight.T) + m.bias),
+    "at": ((4, 5), lambda m, x: m.bias + x @ m.weight),
+    "t": ((5, 4), lambda m, x: torch.matmul(x, m.weight.t()).add(m.bias)),
+    "mT": ((5, 4), lambda m, x: torch.add(x @ m.weight.mT, m.bias)),
+    "siren": ((5, 4), as_siren_does),
+    "siren with tasks": ((1, 5, 4), lambda m, x: as_siren_does(m, x.reshape(1, -1, 4)).reshape(*x.shape[:-1], 5)),
+    "left": ((5, 4), from_the_left),
+    "addmm": ((5, 4), by_addmm),
+    "baddbmm": ((4, 5), by_baddbmm),
+    "conv1d": ((5, 4, 1), by_conv1d),
+    "conv2d": ((5, 4, 1, 1), by_conv2d),
+    "einsum": ((5, 4), lambda m, x: torch.einsum("...i,oi->...o", x, m.weight) + m.bias),
+    "einsum, weight first": ((4, 5), lambda m, x: torch.einsum("io,ni->no", m.weight, x.reshape(-1, 4)).reshape(*x.shape[:-1], 5) - m.bias),
+    "view": ((20,), lambda m, x: x @ m.weight.view(5, 4).T + m.bias),
+    "contiguous": ((5, 4), lambda m, x: x @ m.weight.T.contiguous() + m.bias),
+    "linear of a copy": ((4, 5), lambda m, x: F.linear(x, m.weight.clone().T.to(x.dtype), m.bias)),
+    "scaled": ((5, 4), lambda m, x: F.linear(x, m.weight * 0.3) + m.bias * 2),
+    "negative over": ((5, 4), lambda m, x: x @ (-m.weight / 3).T + m.bias),
+    "in place": ((4, 5), in_place),
+    "both ways": ((5, 4), lambda m, x: x @ m.weight.T + torch.tanh(torch.sin(x @ m.weight.T) @ m.weight) @ m.weight.T + m.bias),
+    "entry by entry": ((5, 4), lambda m, x: (F.linear(x, m.weight) + m.bias) * m.bias),
+}  # fmt: skip
+FIXED = {
+    "FR-INR": ((5, 9), lambda m, x: x @ (m.weight @ m.basis).T + m.bias, {"basis": (9, 4)}),
+    "basis on the left": ((9, 4), lambda m, x: x @ (m.basis @ m.weight).T + m.bias, {"basis": (5, 9)}),
+    "both sides": ((3, 6), lambda m, x: x @ (m.left @ m.weight @ m.right).T + m.bias, {"left": (5, 3), "right": (6, 4)}),
+    "transposed inside": ((9, 5), lambda m, x: x @ (m.basis.T @ m.weight) + m.bias, {"basis": (9, 4)}),
+    "plain and with a basis": ((5, 4), lambda m, x: x @ m.weight.T + torch.sin(x) @ (m.weight @ m.basis).T + m.bias, {"basis": (4, 4)}),
+}  # fmt: skip
+
+
+class ComplexLayers(nn.Module):
+    """Complex weights with complex outputs, and one used as its own transpose too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 4)
+        self.weight = nn.Parameter(torch.randn(4, 5, dtype=torch.complex128))
+        self.bias = nn.Parameter(torch.randn(5, dtype=torch.complex128))
+        self.scale = nn.Parameter(torch.randn(1, dtype=torch.complex128))
+        self.register_buffer("basis", torch.randn(3, 5, dtype=torch.complex128))
+        self.last = nn.Parameter(torch.randn(2, 3, dtype=torch.complex128))
+
+    def forward(self, x):
+        h = torch.sin(self.first(x)).to(torch.complex128)
+        z = torch.sin(0.3 * h @ (2j * self.weight) + self.bias)
+        z = torch.sin(0.3 * z @ self.weight.T) @ self.weight * self.scale
+        return F.linear(z, self.last @ self.basis)
+
+
+class Masked(nn.Module):
+    """Points outside a box are zero, and no layer sees them."""
+
+    def __init__(self, size=0.7):
+        super().__init__()
+        self.inner, self.size = mlp(), size
+
+    def forward(self, x):
+        out = torch.zeros(*x.shape[:-1], 3, dtype=x.dtype)
+        inside = x.abs().amax(dim=-1) < self.size
+        out[inside] = self.inner(x[inside])
+        return out
+
+
+class Normals(nn.Module):
+    """A distance and its derivative, which the network takes itself."""
+
+    def __init__(self, guarded):
+        super().__init__()
+        self.guarded = guarded
+        self.inner = nn.Sequential(nn.Linear(2, 4), nn.Softplus(), nn.Linear(4, 1))
+
+    def forward(self, x):
+        with torch.enable_grad():
+            if not self.guarded or not x.requires_grad:
+                x.requires_grad_(True)
+            distance = self.inner(x)
+            (normal,) = torch.autograd.grad(distance.sum(), x, create_graph=True)
+        return torch.cat([distance, normal], dim=-1)
+
+
+class TwoNames(nn.Module):
+    """A module under two names, a parameter in two modules, and both in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = parametrizations.weight_norm(nn.Linear(2, 4))
+        self.again = self.block
+        self.act = nn.PReLU()
+        self.layers = nn.ModuleList([self.block, self.act, nn.LayerNorm(4), self.act])
+        self.other = nn.LayerNorm(4)
+        self.other.weight = self.layers[2].weight
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(self.other(torch.sin(x)))
+
+
 def mlp(outputs=3, width=6, inplace=False):
     return nn.Sequential(
         nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.ReLU(inplace=inplace),
@@ -279,6 +432,7 @@ def fourier():
     return from_network(described)
 
 
+LAYER = {"first.weight", "first.bias", "weight", "bias", "last.weight", "last.bias"}
 # What makes it, and the parameters that must not need explicit rows.
 NETWORKS = {
     "mlp": (mlp, {"0.weight", "0.bias", "2.weight", "2.bias", "5.weight", "5.bias"}),
@@ -293,16 +447,27 @@ NETWORKS = {
     "lora": (Lora, {"first.weight", "last.weight"}),
     "reparameterised": (Reparameterised, {"first.weight", "coefficients", "bias", "last.weight"}),
     "fourier": (fourier, {f"layers.{k}.{part}" for k in range(4) for part in ("weight", "bias")}),
-    "two bases": (TwoBases, {"first.weight", "last.weight"}),
+    "two bases": (TwoBases, {"first.weight", "coefficients", "last.weight"}),
     "scaled": (Scaled, {"first.weight", "last.weight"}),
-    "custom": (Custom, {"last.weight", "last.bias"}),
-    "transposed": (Transposed, {"last.weight", "last.bias"}),
+    "custom": (Custom, {"weight", "bias", "frequency", "last.weight", "last.bias"}),
+    "transposed": (Transposed, {"first.weight", "first.bias", "last.weight", "last.bias"}),
     "hyper": (Hyper, {"last.weight"}),
-    "complex": (Complex, set()),
+    "complex": (Complex, {"first.weight", "first.bias", "last.weight", "last.bias"}),
     "unbatched": (Unbatched, {"first.weight", "last.weight"}),
     "checkpointed": (Checkpointed, {"first.0.weight", "last.weight"}),
     "attention": (Attention, {"first.weight", "last.weight"}),
     "partly frozen": (partly_frozen, {"0.bias", "2.weight"}),
+    "complex layers": (ComplexLayers, {"first.weight", "weight", "bias", "scale", "last"}),
+    "masked": (Masked, {"inner.0.weight", "inner.2.weight", "inner.2.bias", "inner.5.weight"}),
+    "nothing inside": (lambda: Masked(0), {"inner.0.weight", "inner.2.weight", "inner.2.bias"}),
+    "normals": (lambda: Normals(False), set()),
+    "guarded normals": (lambda: Normals(True), set()),
+    "two names": (TwoNames, {"last.weight", "last.bias"}),
+    **{f"layer: {name}": (partial(Spelled, *of), LAYER) for name, of in SPELLINGS.items()},
+    **{
+        f"layer: {name}": (partial(Spelled, shape, spelling, **fixed), LAYER)
+        for name, (shape, spelling, fixed) in FIXED.items()
+    },
     "batch norm in eval mode": (batch_norm, {"0.weight", "3.weight"}),
 }
 
@@ -334,6 +499,7 @@ def jacobian(network, x):
         with torch.enable_grad():
             found = network(x[i : i + 1])
             found = found.reshape(-1, found.shape[-1]).mean(dim=0)
+            found = torch.view_as_real(found).flatten() if found.is_complex() else found
         for name, buffer in network.named_buffers():
             if not torch.equal(buffer, buffers[name]):
                 buffer.copy_(buffers[name])
