@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iga_core import Adjustment, Grouping
-from tests.oracle import close
+from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 
@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
 from iga_torch import explicit  # noqa: E402
-from tests.torch_networks import NETWORKS, dense_kernel, jacobian, make, mlp  # noqa: E402
+from tests.support.torch_networks import NETWORKS, dense_kernel, jacobian, make, mlp  # noqa: E402
 
 
 def explicit_in(network):
