@@ -60,18 +60,20 @@ def default_patch(grouping: str, shape: tuple[int, ...], affordable: Callable[[i
     -------
     int
         Of those with at least `LEAST_POINTS` points and no more than `MOST_REST` of the points in
-        no group; where there is none such, the smallest that can be afforded, else the largest.
+        no group; where there is none such, the smallest that can be afforded; else the largest that
+        leaves two groups, where there is room for two.
     """
     count, share = math.prod(shape), STEP_SHARE[len(shape)]
     most = share * affordable(count // share)
     largest = max(1, count // 2) if grouping == "blocks" else min(shape)
-    wanted = [p for p in range(1, largest + 1) if counts(grouping, p, shape)[0] <= most]
-    large = [p for p in wanted if counts(grouping, p, shape)[1] >= LEAST_POINTS] or wanted
-    for patch in large:
-        groups, points = counts(grouping, patch, shape)
-        if groups > 1 and groups * points >= (1 - MOST_REST) * count:
-            return patch
-    return large[0] if large else largest
+    sizes = {p: counts(grouping, p, shape) for p in range(1, largest + 1)}
+    several = [p for p, (groups, _) in sizes.items() if groups > 1]
+    if not several:
+        return largest
+    wanted = [p for p in several if sizes[p][0] <= most] or several[-1:]
+    large = [p for p in wanted if sizes[p][1] >= LEAST_POINTS] or wanted
+    covering = (p for p in large if math.prod(sizes[p]) >= (1 - MOST_REST) * count)
+    return next(covering, large[0])
 
 
 def require_patch(grouping: str, patch: int, kind: Kind, shape: tuple[int, ...]) -> None:

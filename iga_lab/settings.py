@@ -218,8 +218,8 @@ class Settings:
         if any(map(adjusted, self.method)):
             groups = described(self.grouping, self.patch, self.shape)
             found.append(
-                f"IGA, {self.filtering}: {groups}{at_once}; by counted operations "
-                f"{100 * self.added_share:.1f} % of a step"
+                f"IGA, {self.filtering}: {groups}{at_once}, counted to add "
+                f"{100 * self.added_share:.1f} % to a step"
             )
         return found
 
@@ -278,7 +278,7 @@ def choose(given: Mapping[str, Any], signal: Signal) -> Settings:
     }  # fmt: skip
     _require_belonging(full)
     _fill_training(full)
-    _require_memory_for_parameters(full)
+    _require_networks(full)
     if full["patch"] is None:
         full["patch"] = _patch(full)
     require_patch(full["grouping"], full["patch"], signal.kind, full["shape"])
@@ -339,18 +339,19 @@ def _patch(full: Mapping[str, Any]) -> int:
     )
     try:
         adjustment = Adjustment(samples=samples, refresh=refresh)
-        network = _network(full, "plain")
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+    shapes = _network(full, "plain").shapes
     return default_patch(
-        full["grouping"], shape, lambda n: affordable_groups(adjustment, network.shapes, n)
+        full["grouping"], shape, lambda n: affordable_groups(adjustment, shapes, n)
     )
 
 
 def require_usable(settings: Settings) -> None:
     """Raise InputError if settings are out of their ranges, or need more memory than there is."""
+    _require_networks(vars(settings))
     try:
-        _ = [settings.architecture(method) for method in settings.method], settings.update
+        _ = settings.update
         _require_at_least_one("steps", settings.steps)
         require_patch(settings.grouping, settings.patch, settings.kind, settings.shape)
         _require_batch(settings)
@@ -365,7 +366,6 @@ def require_usable(settings: Settings) -> None:
             _require_adjustable(settings)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
-    _require_memory_for_parameters(vars(settings))
 
 
 def _require_at_least_one(name: str, value: int) -> None:
@@ -453,8 +453,16 @@ def _require_adjustable(settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _require_memory_for_parameters(given: Mapping[str, Any]) -> None:
-    """Count without listing the layers, however many there are; those of all methods together."""
+def _require_networks(given: Mapping[str, Any]) -> None:
+    """Raise unless the methods' networks can be made, and their parameters fit in memory.
+
+    These are counted without listing the layers, however many there are.
+    """
+    try:
+        for method in given["method"]:
+            _network(given, method)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
     width, channels, inputs = given["width"], given["channels"], len(given["shape"])
     if given["network"] == "pe":
         inputs *= 1 + 2 * given["frequencies"]

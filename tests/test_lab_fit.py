@@ -290,12 +290,12 @@ def test_every_setting_reaches_the_run(tmp_path, chosen):
 @pytest.mark.parametrize(
     ("options", "expected", "said"),
     [
-        (["--filter", "equalise"], {"end": 8, "refresh": 5}, "IGA: eigenvalues 0 to 7 equalised"),
-        (["--scale", 0.5], {"scale": 0.5}, "IGA: Damp with scale 0.5, 16 groups"),
+        (["--filter", "equalise"], {"end": 8, "refresh": 5}, "IGA, eigenvalues 0 to 7 equalised: 16 groups of 4 × 4"),
+        (["--scale", 0.5], {"scale": 0.5}, "IGA, Damp with scale 0.5: 16 groups"),
         (["--batch", 6, "--filter", "equalise"], {"end": 3, "refresh": 1, "average": 0},
-         "IGA: eigenvalues 0 to 2 equalised"),
-        (["--batch", 6], {"scale": 1, "refresh": 1, "average": 0}, "IGA: Damp, 6 groups"),
-        (["--filter", "scale", "--patch", 16], {"factor": 0.1}, "IGA: Scale 0.1, 1 group"),
+         "IGA, eigenvalues 0 to 2 equalised: 16 groups of 4 × 4, 6 a step"),
+        (["--batch", 6], {"scale": 1, "refresh": 1, "average": 0}, "IGA, Damp: 16 groups of 4 × 4, 6 a step"),
+        (["--filter", "scale", "--patch", 16], {"factor": 0.1}, "IGA, Scale 0.1: 1 group of 16 × 16"),
     ],
 )  # fmt: skip
 def test_defaults_of_filters(tmp_path, options, expected, said):
@@ -303,7 +303,8 @@ def test_defaults_of_filters(tmp_path, options, expected, said):
     assert outcome.exit_code == 0, outcome.output
     settings = result_of(tmp_path / "run")["settings"]
     assert {name: settings[name] for name in expected} == expected
-    assert said in outcome.stdout.splitlines()
+    assert said in outcome.stdout
+    assert "counted to add" in outcome.stdout
 
 
 @pytest.mark.parametrize("method", ["plain", "iga"])
@@ -318,7 +319,7 @@ def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
         "network": "pe", "frequencies": 2, "method": ("plain", "iga"), "steps": 5, "width": 8,
         "depth": 2, "patch": 3, "grouping": "patches", "batch": None, "reach": "mean",
         "optimizer": "adam", "learning_rate": None, "schedule": "cosine", "columns": None,
-        "seed": 1, "dtype": "float32", "backend": "numpy", "device": "cpu", "lpips_weights": None,
+        "average_weights": None, "seed": 1, "dtype": "float32", "backend": "numpy", "device": "cpu", "lpips_weights": None,
     }  # fmt: skip
     found = settings.choose(given, signals.load("astronaut", (12, None)))
     parameters = found.architecture(method).initial(1)
@@ -425,7 +426,7 @@ def test_help_and_version():
     text = iga("fit", "--help").output
     parameters = main.commands["fit"].params
     options = [option for parameter in parameters for option in parameter.opts[:1]]
-    assert len(options) == 34
+    assert len(options) == 35
     for option in options[1:]:
         assert f"{option} " in text
     assert version("iga-core") in iga("--version").output

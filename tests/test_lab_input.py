@@ -36,7 +36,7 @@ EQUALISE = ["--filter", "equalise"]
         (["--network", "sirn"], "did you mean 'siren'"),
         (["--network", "zzz"], "relu, pe, siren, gabor, finer, gauss"),
         (["--method", "plain,iag"], "did you mean 'iga'"),
-        (["--method", ""], "expected one of plain, fr, bn, iga, iga+fr"),
+        (["--method", ""], "expected one of plain, fr, bn, scale, iga, iga+fr"),
         (["--optimizer", "adm"], "did you mean 'adam'"),
         (["--schedule", "cosin"], "did you mean 'cosine'"),
         (["--sampling", "larges"], "did you mean 'largest'"),
@@ -158,7 +158,7 @@ def _interrupted(tmp_path_factory):
         "depth": 1, "patch": 4, "filter": "damp", "scale": None, "factor": None, "end": None,
         "start": None, "level": None, "sampling": None, "samples": None, "reach": "mean",
         "outputs": None, "refresh": None, "average": None, "optimizer": "adam",
-        "learning_rate": None, "schedule": "cosine", "columns": None, "seed": 0,
+        "learning_rate": None, "schedule": "cosine", "average_weights": None, "columns": None, "seed": 0,
         "dtype": "float32", "backend": "numpy", "device": None, "grouping": "patches",
         "batch": None, "lpips_weights": None,
     }  # fmt: skip

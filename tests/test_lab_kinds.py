@@ -11,7 +11,7 @@ import trimesh
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
-from iga_lab import display, fitting, hardware
+from iga_lab import display, storage, fitting, hardware
 from iga_lab.settings import ALL_METHODS
 from tests.support.lab import (
     KINDS,
@@ -304,7 +304,7 @@ def test_runs_and_models_of_another_version_are_named(fitted):
         save_file(arrays, model, changed | {"version": "0.0.9"})
         line = refuse("render", model)
         assert said in line
-        assert "expected a model of format 3" in line
+        assert f"expected a model of format {storage.FORMAT}" in line
         other = changed | {"kind": "checkpoint", "version": "0.0.9"}
         save_file(arrays, folder / "checkpoint.safetensors", other)
         assert said in refuse("fit", "--resume", folder)

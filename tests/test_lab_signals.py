@@ -70,10 +70,10 @@ def test_sines_are_sums_of_sines_of_one_amplitude(name, frequencies):
         (["sines", "--size", "9999999999999"], "free memory"),
         (["sine"], "did you mean 'sines'"),
         (["sines", "--patch", "2000"], "the signal's 1024 samples, got 2000"),
-        (["sines", "--batch", "300"], "at most the 256 groups, got 300"),
+        (["sines", "--patch", "4", "--batch", "300"], "at most the 256 groups, got 300"),
         (["sines", "--batch", "0"], "batch: expected at least 1"),
         (
-            ["sines", "--batch", "20", "--filter", "equalise", "--end", "20"],
+            ["sines", "--patch", "4", "--batch", "20", "--filter", "equalise", "--end", "20"],
             "less than the 20 groups of a batch",
         ),
         (["sines", "--batch", "20", "--refresh", "2"], "refresh: expected 1 with --batch, got 2"),
