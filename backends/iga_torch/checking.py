@@ -71,13 +71,17 @@ def require_tensor(output: Any) -> None:
         )
 
 
-def evaluated(network: nn.Module, leaves: Leaves, samples: Samples) -> Tensor:
+def evaluated(
+    network: nn.Module, leaves: Leaves, samples: Samples, mode: WithoutDropout | None = None
+) -> Tensor:
     """Return a network's outputs as real numbers, (n, points, C); see `evaluating`.
 
-    Of complex ones, real and imaginary parts are two outputs, one behind the other.
+    Of complex ones, real and imaginary parts are two outputs, one behind the other. The mode is
+    that of the evaluation, without dropout.
     """
     try:
-        found = samples.call(network)
+        with WithoutDropout() if mode is None else mode:
+            found = samples.call(network)
     except RuntimeError as error:
         require_dtype(samples, leaves, error)
         raise

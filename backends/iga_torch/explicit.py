@@ -206,8 +206,7 @@ def slots_of(network: nn.Module, leaves: Leaves) -> dict[str, str]:
 
 def _scalars(network: nn.Module, leaves: Leaves, samples: Samples, heads: list[Tensor]) -> Tensor:
     """Evaluate samples: the scalars whose gradients are the rows, (n, heads)."""
-    with WithoutDropout():
-        outputs = evaluated(network, leaves, samples.with_tensors(prepared(samples.tensors())))
+    outputs = evaluated(network, leaves, samples.with_tensors(prepared(samples.tensors())))
     return torch.stack([(outputs * head).sum(dim=(1, 2)) for head in heads], dim=1)
 
 

@@ -47,11 +47,17 @@ def empirical_ntk(
 
     Notes
     -----
-    Linear layers and embeddings cost ``n n' u u' (d_in + d_out)`` for u uses in a sample, see
-    `iga_core.gram` (times C for the outputs' cotangents of "trace", C² for "full"); all other
-    parameters their explicit per-sample gradients, of which `iga_torch.explicit.ROW_BYTES` are
-    held at a time. Both are compared with autograd when a network is first seen with samples of a
-    shape. Dropout is left out.
+    Layers and tables, however they are written (``x @ W.T + b``, `einsum`, a convolution of one
+    point, a product of a trained and a fixed matrix), cost ``n n' u u' (d_in + d_out)`` for u uses
+    in a sample, see `iga_core.gram` (times C for the outputs' cotangents of "trace", C² for
+    "full"). All other parameters cost their per-sample gradients, once each, of which at most
+    `iga_torch.explicit.ROW_BYTES` are held; `kernel_report` names them. Real and imaginary parts
+    of complex outputs are two outputs, one behind the other; of complex parameters, ``Re(J Jᴴ)``.
+
+    The network is evaluated once a side, and once more where parameters have explicit rows; three
+    times more, at one sample, when such a network is first seen with samples of a shape. Then
+    everything is compared with autograd. The network and the state of random numbers are left as
+    they were; dropout is left out.
     """
     require_module(network)
     if outputs not in get_args(Outputs):

@@ -30,7 +30,7 @@ class Cut:
     def __call__(self, rows: Tensor) -> Tensor:
         """Return rows (..., m, d) as (..., n, u, d), zeros where a sample has fewer than others."""
         if self.owners is None:
-            return rows.unflatten(-2, (self.count, -1))
+            return rows.reshape(*rows.shape[:-2], self.count, -1, rows.shape[-1])
         has_one = self.owners >= 0
         owners, kept = torch.sort(self.owners[has_one], stable=True)
         number = torch.bincount(owners, minlength=self.count)
@@ -206,7 +206,7 @@ def _of_matrix(uses: list[Part], bias: bool, full: bool) -> list[Factor]:
         layouts = [[(a, b[head]) for a, b in cut] for head in range(heads)]
     else:
         # The Gram matrix sums over heads that lie side by side.
-        layouts = [[(a, b.movedim(0, 2).flatten(2)) for a, b in cut]]
+        layouts = [[(a, _beside(b)) for a, b in cut]]
     found: list[Factor] = []
     for pairs in layouts:
         # Of a matrix that is used as its own transpose too, rows meet rows.
@@ -232,8 +232,13 @@ def _of_table(uses: list[Part], full: bool) -> Factor:
                 )
             )
         else:
-            pairs.append((indices, signals.movedim(0, 2).flatten(2)))
+            pairs.append((indices, _beside(signals)))
     return Lookup(*map(_together, zip(*pairs, strict=True)))
+
+
+def _beside(signals: Tensor) -> Tensor:
+    """Put heads (heads, n, u, d) side by side, (n, u, heads d)."""
+    return signals[0] if len(signals) == 1 else signals.movedim(0, 2).flatten(2)
 
 
 def _together(tensors: Sequence[Tensor]) -> Tensor:
@@ -257,5 +262,5 @@ def rows_of(values: Tensor, channel: int | None) -> Tensor:
     """Return the entries along a channel as rows, (m, d); of a number, all as columns of one."""
     if channel is None:
         return values.reshape(-1, 1)
-    moved = values.movedim(channel, -1)
+    moved = values if channel == -1 else values.movedim(channel, -1)
     return moved.reshape(-1, moved.shape[-1])

@@ -123,7 +123,7 @@ class Recording(WithoutDropout):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         weights = self._weights
-        given = list(tensors_in((args, kwargs)))
+        given = tensors_in((args, kwargs) if kwargs else args)
         read = [tensor for tensor in given if weights.of(tensor) is not None]
         data = any(weights.is_data(tensor) for tensor in given)
         self.selects |= func in SELECTIONS or (
@@ -187,11 +187,11 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
     counts calls in an attribute counts the caller's alone. What is changed inside an object that a
     module holds, such as a list, stays so. Gives what is known at the end.
     """
-    traces = Traces()
+    traces, modules = Traces(), list(network.modules())
     # Those of scripted modules are not PyTorch's dictionaries, and cannot be replaced.
     slots: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (own, dict(own))
-        for module in network.modules()
+        for module in modules
         for own in (vars(module), module._parameters, module._buffers)
         if isinstance(own, dict)
     ]
@@ -201,7 +201,7 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_same_random_numbers(network, traces))
+        stack.enter_context(_same_random_numbers(modules, traces))
         try:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             for kind in ("cpu", "cuda"):
@@ -227,10 +227,11 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
 
 
 @contextlib.contextmanager
-def _same_random_numbers(network: nn.Module, traces: Traces) -> Iterator[None]:
+def _same_random_numbers(modules: list[nn.Module], traces: Traces) -> Iterator[None]:
     """Leave the generators of PyTorch, and those that a module holds, in their present state."""
-    devices = {t.device for t in network.parameters() if t.device.type == "cuda"}
-    own = [v for m in network.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
+    held = [t for m in modules for t in m._parameters.values() if t is not None]
+    devices = {t.device for t in held if t.device.type == "cuda"}
+    own = [v for m in modules for v in vars(m).values() if isinstance(v, torch.Generator)]
     generators = [
         torch.default_generator,
         *(torch.cuda.default_generators[d.index] for d in devices),

@@ -130,8 +130,8 @@ class Tangents:
     ) -> Found:
         with evaluating(network) as traces, contextlib.ExitStack() as stack:
             inputs = prepared(samples.tensors())
-            with Recording(leaves, inputs) as recording:
-                flat = evaluated(network, leaves, samples.with_tensors(inputs))
+            recording = Recording(leaves, inputs)
+            flat = evaluated(network, leaves, samples.with_tensors(inputs), recording)
             heads = heads_of(flat, outputs)
             evaluation = Evaluation(samples, inputs, flat, heads, recording)
             form = self._form(network, leaves, evaluation, outputs)
@@ -247,7 +247,7 @@ def _compare_outputs(
     if count == 1:
         return
     alone = evaluation.samples.some(0, count // 2)
-    with evaluating(network), WithoutDropout():
+    with evaluating(network):
         found = evaluated(network, leaves, alone.with_tensors(prepared(alone.tensors())))
     require_alike(evaluation.outputs[: count // 2].detach(), found.detach(), eps)
 

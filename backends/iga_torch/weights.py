@@ -7,7 +7,7 @@ tensors of that form are followed through an evaluation, whatever made them.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,13 +216,18 @@ def reduced(values: Tensor, basis: Tensor | None, whole: bool) -> Tensor:
     return values @ (basis if whole else root(basis)).to(values.dtype).T
 
 
-def tensors_in(tree: Any) -> Iterator[Tensor]:
-    """Give the tensors in nested lists, tuples and mappings."""
+def tensors_in(tree: Any) -> list[Tensor]:
+    """Return the tensors in nested lists, tuples and mappings."""
     if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for branch in tree:
-            yield from tensors_in(branch)
-    elif isinstance(tree, Mapping):
-        for branch in tree.values():
-            yield from tensors_in(branch)
+        return [tree]
+    found: list[Tensor] = []
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += reversed(value)
+        elif isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            waiting += reversed(value.values())  # type: ignore[call-overload]
+    return found
