@@ -11,7 +11,7 @@ import trimesh
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
-from iga_lab import display, storage, fitting, hardware
+from iga_lab import display, fitting, hardware, storage
 from iga_lab.settings import ALL_METHODS
 from tests.support.lab import (
     KINDS,
@@ -298,7 +298,7 @@ def test_runs_and_models_of_another_version_are_named(fitted):
     model = folder / "model-plain.safetensors"
     arrays, metadata = load_file(model), metadata_of(model)
     old = {name: value for name, value in metadata.items() if name != "format"}
-    others = {name: metadata | {"format": name} for name in ("2", "4")} | {"1": old}
+    others = {name: metadata | {"format": name} for name in ("3", "5")} | {"1": old}
     for number, changed in others.items():
         said = f"of format {number}, written by iga-core 0.0.9"
         save_file(arrays, model, changed | {"version": "0.0.9"})
