@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
-from iga_torch.layout import _storage  # noqa: E402
+from iga_torch.seen import storage_of as _storage  # noqa: E402
 from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
 from tests.support.wrapping import GROUPING, data  # noqa: E402
@@ -459,7 +459,9 @@ def test_where_it_does_nothing():
         assert model.transform is None
 
     model.eval()
-    plainly(model)
+    with pytest.warns(UserWarning, match="backward: expected .* around them, and trained plain"):
+        plainly(model)
+    plainly(model)  # it is said once
     model.train()
     with model.plain():
         plainly(model)
@@ -514,7 +516,7 @@ def test_an_eikonal_loss():
     found = model(x)
     with pytest.raises(RuntimeError, match=r"with model.plain\(\)"):
         eikonal(found)
-    with model.plain():
+    with model.plain(), pytest.warns(UserWarning, match="derivative: taken inside plain"):
         eikonal(found).backward()
 
 

@@ -176,15 +176,15 @@ def require_separate_points(network: nn.Module, samples: Samples, axes: int) -> 
     samples : Samples
         Some points, those of a group beside each other.
     axes : int
-        How many leading axes of the first sampled argument, and of the output, count points.
+        How many leading axes of the output, and of the inputs, count points.
     """
     with evaluating(network), full_precision():
         inputs = prepared(samples.tensors())
-        shape = inputs[0].shape[:axes]
         with WithoutDropout():
             found = samples.with_tensors(inputs).call(network)
         require_tensor(found)
-        if tuple(found.shape[:axes]) != tuple(shape) or not found.requires_grad:
+        shape = found.shape[:axes]
+        if not found.requires_grad:
             return
         half = chosen_half(shape.numel(), found.device).reshape(shape)
         wanted = [t for t in inputs if t.requires_grad and t.shape[:axes] == shape]

@@ -118,7 +118,7 @@ def _samples(name: str, x: Any, leaves: Mapping[str, Tensor]) -> Samples:
             "pass one row a sample"
         )
     require_device(name, x, leaves)
-    return Samples({0: x.detach()}, frozenset({0}), axis=0, count=x.shape[0])
+    return Samples.of(x.detach(), x.shape[0])
 
 
 def require_device(name: str, x: Tensor, leaves: Mapping[str, Tensor]) -> None:

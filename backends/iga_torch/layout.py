@@ -1,19 +1,20 @@
-"""How the points of a call fall into groups."""
+"""How the points of a call are laid out in its arguments and outputs, and fall into groups."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import TreeSpec
 
 from iga_core import Grouping
-from iga_torch.checking import require_tensor
-from iga_torch.recording import FLOATS
-from iga_torch.samples import Key, Samples, arguments_of, leading
+from iga_torch.neighbours import Index
+from iga_torch.recording import COMPLEX, FLOATS
+from iga_torch.samples import Samples, replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,202 +23,219 @@ class Layout:
 
     Parameters
     ----------
-    arguments : dict
-        Of the call; its sampled tensors are replaced by None, since autograd keeps them.
-    sampled : frozenset
-        Keys of the arguments with the leading axes of the points.
-    axes : int
-        How many leading axes these are.
-    groups : int
-        How many there are.
+    leaves, spec
+        Of the call's arguments, as `Samples` has them; its sampled tensors are replaced by None,
+        since autograd keeps them.
+    sampled : tuple of int
+        Places of the tensors that run along, the coordinates among them.
+    along : tuple of int
+        How many leading axes each of these has in common with the points.
+    shape : tuple of int
+        The points' leading axes.
+    output : callable
+        Takes the outputs out of what the network returns.
     index : Index, optional
-        How points in their own order fall into groups; None if they come in groups, (n, p, ...).
+        How the points fall into groups; None if the first axis holds the groups.
     """
 
-    arguments: dict[Key, Any]
-    sampled: frozenset[Key]
-    axes: int
-    groups: int
-    index: "Index | None"
+    leaves: tuple[Any, ...]
+    spec: TreeSpec
+    sampled: tuple[int, ...]
+    along: tuple[int, ...]
+    shape: tuple[int, ...]
+    output: Callable[[Any], Any]
+    index: Index | None = None
+
+    @property
+    def count(self) -> int:
+        """Points in all."""
+        return math.prod(self.shape)
+
+    @property
+    def groups(self) -> int:
+        """Groups of points."""
+        return self.shape[0] if self.index is None else len(self.index.index)
+
+    @property
+    def points(self) -> int:
+        """Points in a group."""
+        return self.shape[1] if self.index is None else self.index.index.shape[1]
+
+    def placed(self, index: Index) -> "Layout":
+        """Return the same points in groups."""
+        return replace(self, index=index)
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return values at all points as (n, p, C), and those of points in no group as (m, C)."""
+        """Return values at all points, real, as (n, p, C), and of points in no group as (m, C)."""
+        flat = as_real(values).reshape(self.count, -1)
         if self.index is None:
-            return values, values.new_empty((0, values.shape[-1]))
-        index, rest, _ = self.index.on(values.device)
-        flat = values.reshape(-1, values.shape[-1])
-        grouped = flat.index_select(0, index.reshape(-1)).reshape(*index.shape, -1)
-        return grouped, flat.index_select(0, rest)
+            return flat.unflatten(0, self.shape), flat[:0]
+        grouped = flat.index_select(0, self.index.index.reshape(-1))
+        return grouped.unflatten(0, self.index.index.shape), flat.index_select(0, self.index.rest)
 
     def joined(self, grouped: Tensor, rest: Tensor, like: Tensor) -> Tensor:
         """Put what `split` gave back into the order, shape and dtype of the call's outputs."""
-        if self.index is None:
-            return grouped.to(like.dtype)
-        index, others, _ = self.index.on(like.device)
-        found = torch.empty((like.numel() // like.shape[-1], like.shape[-1]), dtype=like.dtype,
-                            device=like.device)  # fmt: skip
-        found[index.reshape(-1)] = grouped.reshape(-1, like.shape[-1]).to(like.dtype)
-        found[others] = rest.to(like.dtype)
-        return found.reshape(like.shape)
+        flat = grouped.flatten(0, 1)
+        if self.index is not None:
+            found = torch.empty_like(flat[:1].expand(self.count, -1))
+            found[self.index.index.reshape(-1)] = flat
+            found[self.index.rest] = rest
+            flat = found
+        if like.is_complex():
+            flat = torch.view_as_complex(flat.reshape(self.count, -1, 2).contiguous())
+        return flat.to(like.dtype).reshape(like.shape)
 
     def neighbours(self, device: torch.device) -> Tensor:
         """Return the groups nearest the points in no group, (m,)."""
         if self.index is None:
             return torch.empty(0, dtype=torch.int64, device=device)
-        return self.index.on(device)[2]
+        return self.index.neighbours
 
-    def neighbouring(self, tensors: Sequence[Tensor], positions: Tensor) -> tuple[Samples, int]:
-        """Return the call at two points of each group, and how many leading axes count them."""
-        points = self.index.grouping.points if self.index else max(t.shape[1] for t in tensors)
-        first = positions[:, :1]
-        two = torch.cat([first, (first + 1) % points], dim=1) if points > 1 else first
-        return self.samples(tensors, two), self.axes
-
-    def others(self) -> dict[Key, Any]:
+    def others(self) -> list[Any]:
         """Return the arguments that are no tensors."""
-        return {
-            key: value
-            for key, value in self.arguments.items()
-            if key not in self.sampled and not isinstance(value, Tensor)
-        }
+        return [
+            leaf
+            for place, leaf in enumerate(self.leaves)
+            if place not in self.sampled and not isinstance(leaf, Tensor)
+        ]
 
-    def samples(self, tensors: Sequence[Tensor], positions: Tensor) -> Samples:
+    def samples(self, tensors: list[Tensor], positions: Tensor) -> Samples:
         """Return the call at positions (n, s) of each group, one sample a group."""
+        n, each = positions.shape
         if self.index is None:
-            rows = torch.arange(self.groups, device=positions.device)[:, None]
-            parts = [t.detach()[rows, positions] if t.shape[1] > 1 else t.detach() for t in tensors]
-            axis, each = 0, 1
-        else:
-            axis, each = self.axes - 1, positions.shape[1]
-            flat = self.index.on(positions.device)[0].gather(1, positions).reshape(-1)
-            parts = [tensor.detach().index_select(axis, flat) for tensor in tensors]
-        return Samples(self.arguments, self.sampled, axis, self.groups, each).with_tensors(parts)
+            rows = torch.arange(n, device=positions.device)[:, None]
+            parts = [
+                t.detach()[rows, positions] if along > 1 else t.detach()
+                for t, along in zip(tensors, self.along, strict=True)
+            ]
+            return self._samples(parts, 0, n, 1)
+        flat = self.index.index.gather(1, positions).reshape(-1)
+        axes = len(self.shape)
+        # Where something belongs to a part of the leading axes, as a latent to each signal, the
+        # samples are on the first axis, each with its own; else behind axes of length one.
+        axis = axes - 1 if all(along == axes for along in self.along) else 0
+        parts = []
+        for t, along in zip(tensors, self.along, strict=True):
+            place = flat // math.prod(self.shape[along:axes])
+            taken = t.detach().reshape(-1, *t.shape[along:]).index_select(0, place)
+            ones = (1,) * (along - 1)
+            shape = (*ones, len(flat)) if axis else (len(flat), *ones)
+            parts.append(taken.reshape(*shape, *t.shape[along:]))
+        return self._samples(parts, axis, n, each)
 
+    def neighbouring(self, tensors: list[Tensor], positions: Tensor) -> tuple[Samples, int]:
+        """Return the call at two points of each group, and how many leading axes count them."""
+        first = positions[:, :1]
+        two = torch.cat([first, (first + 1) % self.points], dim=1) if self.points > 1 else first
+        return self.samples(tensors, two), len(self.shape)
 
-class Index:
-    """A grouping's parts on the device of the data."""
+    def _samples(self, parts: list[Tensor], axis: int, count: int, each: int) -> Samples:
+        leaves = replaced(self.leaves, self.sampled, parts)
+        places = tuple(sorted(self.sampled))
+        return Samples(leaves, self.spec, places, axis, count, each, self._rows)
 
-    def __init__(self, grouping: Grouping) -> None:
-        self.grouping = grouping
-        self._tensors: tuple[Tensor, Tensor, Tensor] | None = None
+    def _rows(self, output: Any) -> Tensor:
+        """Return the outputs with one axis of channels behind those of the points."""
+        found: Tensor = self.output(output)
+        axes = len(self.shape)
+        return found.reshape(*found.shape[:axes], -1) if found.ndim != axes + 1 else found
 
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return index (n, p), rest (m,) and neighbours (m,) there."""
-        if self._tensors is None or self._tensors[0].device != device:
-            g = self.grouping
-            index, rest, neighbours = (
-                torch.tensor(part, device=device) for part in (g.index, g.rest, g.neighbours)
+    def require_outputs(self, output: Tensor) -> None:
+        """Raise unless there is a row of channels for each point."""
+        if tuple(output.shape[: len(self.shape)]) != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(
+                f"output: expected shape ({wanted}) or ({wanted}, channels), got "
+                f"{tuple(output.shape)}; return one row of channels a point"
             )
-            self._tensors = index, rest, neighbours
-        return self._tensors
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"grouping": self.grouping, "_tensors": None}
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """The points of which a kernel was made, by which the same points are known again.
+def require_numbers(output: Tensor) -> None:
+    """Raise unless outputs are of a float dtype, complex numbers of one, or autocast's."""
+    kind = output.device.type
+    reduced = torch.is_autocast_enabled(kind) and output.dtype == torch.get_autocast_dtype(kind)
+    if output.dtype not in (*FLOATS, *COMPLEX) and not reduced:
+        raise TypeError(
+            "output: expected float32 or float64, or complex numbers of these, got "
+            f"{output.dtype}; return output.float(), or put the call under torch.autocast"
+        )
+
+
+def as_real(values: Tensor) -> Tensor:
+    """Return real numbers, of complex ones the real and the imaginary parts as two."""
+    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+
+
+def leading_axes(coords: Tensor, output: Tensor) -> tuple[int, ...]:
+    """Return the axes that the coordinates, without their last, and the output begin with."""
+    points = coords.shape[:-1] if coords.ndim > 1 else coords.shape
+    common = 0
+    while common < min(len(points), output.ndim) and points[common] == output.shape[common]:
+        common += 1
+    if not common:
+        raise ValueError(
+            f"output: expected the leading axes of the coordinates, {tuple(points)}, got shape "
+            f"{tuple(output.shape)}; return one row of channels a point"
+        )
+    return tuple(points[:common])
+
+
+def axes_of(coords: Tensor, grouping: Grouping) -> tuple[int, ...]:
+    """Return the leading axes that hold as many points as a grouping has, in their own order."""
+    for axes in range(1, coords.ndim + 1):
+        if math.prod(coords.shape[:axes]) == grouping.count and coords.shape[axes:] != ():
+            return tuple(coords.shape[:axes])
+    if coords.ndim == 1 and len(coords) == grouping.count:
+        return (grouping.count,)
+    raise ValueError(
+        f"coords: expected leading axes of {grouping.count} points, as many as the grouping has, "
+        f"got shape {tuple(coords.shape)}; pass all points at once in their own order, or leave "
+        "the grouping out, to have groups found at each call"
+    )
+
+
+def axes_of_rows(coords: Tensor) -> tuple[int, ...]:
+    """Return groups and points of a group, of data whose first axis holds the groups."""
+    if coords.ndim < 3 or coords.numel() == 0:
+        raise ValueError(
+            "coords: expected shape (groups, points, ...) of three axes or more, got "
+            f"{tuple(coords.shape)}; leave the grouping out, to have groups found at each call"
+        )
+    return tuple(coords.shape[:2])
+
+
+def running_along(
+    leaves: list[Any], coords: int, shape: tuple[int, ...], rows: bool, shared: set[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the places of the tensors that run along with the points, and along how many axes.
 
     Parameters
     ----------
-    positions : Tensor of int64, shape (n, s)
-        Of the representatives.
-    values : list of Tensor
-        The call's tensors, those that are sampled at the representatives only; copies.
-    storages : list of tuple, optional
-        Where they are, and at which version; None where that is not known, as after loading.
-    others : dict, optional
-        Arguments that are no tensors; None as for `storages`.
+    leaves : list
+        Of the arguments.
+    coords : int
+        The place of the coordinates.
+    shape : tuple of int
+        The points' leading axes.
+    rows : bool
+        Whether these are groups and points; what has the groups' axis alone belongs to a group.
+    shared : set of int
+        Places of tensors that are known to belong to every point, whatever their shape.
     """
-
-    positions: Tensor
-    values: list[Tensor]
-    storages: list[tuple[object, ...]] | None = None
-    others: dict[Key, Any] | None = None
-
-    @classmethod
-    def of(
-        cls, layout: Layout, tensors: Sequence[Tensor], samples: Samples, positions: Tensor
-    ) -> "Seen":
-        """Remember the arguments of a call."""
-        values = [tensor.clone() for tensor in _tensors_of(samples)]
-        return cls(positions, values, _storages(layout, tensors), layout.others())
-
-    def again(self, layout: Layout, tensors: Sequence[Tensor]) -> bool:
-        """Say whether a call is known to be of the same points.
-
-        On a CPU it is if all arguments have the same values, those that are sampled at the
-        representatives: no count of versions sees what NumPy or `.data` change. An accelerator is
-        asked for values after loading only; there the tensors must be the same, unchanged.
-        """
-        if self.others is not None and not _are_same(self.others, layout.others()):
-            return False
-        on_host = all(tensor.device.type == "cpu" for tensor in tensors)
-        if not on_host and self.storages is not None:
-            return self.storages == _storages(layout, tensors)
-        points = layout.index.grouping.points if layout.index else int(tensors[0].shape[1])
-        if len(self.positions) != layout.groups or int(self.positions.max()) >= points:
-            return False
-        now = _tensors_of(layout.samples(tensors, self.positions.to(tensors[0].device)))
-        return len(now) == len(self.values) and all(
-            a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
-            for a, b in zip(now, self.values, strict=True)
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return by name what another process can know the points by; not copies."""
-        return {"positions": self.positions} | {f"points.{k}": v for k, v in enumerate(self.values)}
-
-    @classmethod
-    def read(cls, state: Mapping[str, Any]) -> "Seen | None":
-        """Return what `state` gave, if a mapping has it; raise ValueError if it is damaged."""
-        if "positions" not in state:
-            return None
-        found = torch.as_tensor(state["positions"])
-        names = [f"points.{k}" for k in range(len(state)) if f"points.{k}" in state]
-        if found.dtype != torch.int64 or found.ndim != 2 or found.numel() == 0 or found.min() < 0:
-            raise ValueError(
-                "state: expected positions (groups, samples) from 0, got "
-                f"{found.dtype} of shape {tuple(found.shape)}; load what adjustment_state returned"
-            )
-        return cls(found, [torch.as_tensor(state[name]) for name in names])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Storages of another process or copy are others, and not all arguments can be pickled.
-        return {**self.__dict__, "storages": None, "others": None}
-
-
-def _tensors_of(samples: Samples) -> list[Tensor]:
-    """Return a call's tensors, sampled or not."""
-    return [v.detach() for v in samples.arguments.values() if isinstance(v, Tensor)]
-
-
-def _storages(layout: Layout, tensors: Sequence[Tensor]) -> list[tuple[object, ...]]:
-    given = [v for v in layout.arguments.values() if isinstance(v, Tensor)]
-    return [_storage(tensor) for tensor in (*tensors, *given)]
-
-
-def _are_same(a: dict[Key, Any], b: dict[Key, Any]) -> bool:
-    """Say whether arguments that are no tensors are known to be the same."""
-
-    def known(x: Any, y: Any) -> bool:
-        plain = type(x) is type(y) and isinstance(x, int | float | complex | str | bytes)
-        return x is y or (plain and bool(x == y))
-
-    return a.keys() == b.keys() and all(known(a[key], b[key]) for key in a)
-
-
-def _storage(tensor: Tensor) -> tuple[object, ...]:
-    """Return what tells a tensor's numbers from others, without reading them.
-
-    A weak reference keeps the storage's address from being given to another one.
-    """
-    view = (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
-    try:
-        return StorageWeakRef(tensor.untyped_storage()), tensor._version, *view
-    except RuntimeError:  # inference tensors count no versions
-        return (object(),)
+    found = {coords: len(shape)}
+    for place, leaf in enumerate(leaves):
+        if not isinstance(leaf, Tensor) or place in found or place in shared:
+            continue
+        along = 0
+        while along < min(len(shape), leaf.ndim) and leaf.shape[along] == shape[along]:
+            along += 1
+        # Leading axes of length one alone are those of a tensor for all points.
+        if along == len(shape) or (along and math.prod(shape[:along]) > 1):
+            found[place] = along
+    if rows:
+        found = {place: 2 if along == 2 else 1 for place, along in found.items()}
+    places = tuple(sorted(found))
+    return places, tuple(found[place] for place in places)
 
 
 def sent(array: NDArray[numpy.generic], like: Tensor) -> Tensor:
@@ -228,62 +246,19 @@ def sent(array: NDArray[numpy.generic], like: Tensor) -> Tensor:
     return tensor.to(like.device, non_blocking=True)
 
 
-def at(values: Tensor, positions: Tensor) -> Tensor:
-    """Return the entries (n, s, ...) at positions (n, s) of rows (n, p, ...)."""
-    return values[torch.arange(len(positions), device=positions.device)[:, None], positions]
+class Given:
+    """A grouping that was given, on the device of the data."""
 
+    def __init__(self, grouping: Grouping) -> None:
+        self.grouping = grouping
+        self._index: Index | None = None
 
-def layout_of(
-    args: tuple[Any, ...], kwargs: dict[str, Any], index: Index | None
-) -> tuple[Layout, list[Tensor]]:
-    """Read from a call's arguments how its points are laid out; raise where that is impossible."""
-    arguments = arguments_of(args, kwargs)
-    tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
-    if not tensors:
-        raise TypeError("coords: expected a tensor, got none; pass the coordinates first")
-    coords = tensors[0]
-    shape = tuple(coords.shape)
-    if index is None:
-        if coords.ndim < 3 or coords.numel() == 0:
-            raise ValueError(
-                f"coords: expected shape (groups, points, ...) of three axes or more, got {shape}; "
-                "use Grouping.split first, or pass a Grouping to IGA"
-            )
-        sampled = leading(arguments, shape[:2]) | leading(arguments, (shape[0], 1))
-        axes, groups = 2, shape[0]
-    else:
-        count = index.grouping.count
-        if coords.ndim < 2 or not (shape[0] == count or shape[:2] == (1, count)):
-            raise ValueError(
-                f"coords: expected shape ({count}, ...) or (1, {count}, ...), as many points as "
-                f"the grouping has, got {shape}; pass all points at once in their own order, or "
-                "another grouping"
-            )
-        axes, groups = 1 if shape[0] == count else 2, index.grouping.groups
-        sampled = leading(arguments, shape[:axes])
-    kept = [arguments[key] for key in arguments if key in sampled]
-    others = {key: None if key in sampled else _given(value) for key, value in arguments.items()}
-    return Layout(others, sampled, axes, groups, index), kept
+    def on(self, like: Tensor) -> Index:
+        """Return its parts where a tensor is."""
+        if self._index is None or self._index.index.device != like.device:
+            g = self.grouping
+            self._index = Index(*(sent(part, like) for part in (g.index, g.rest, g.neighbours)))
+        return self._index
 
-
-def _given(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def require_points(layout: Layout, output: Any, coords: Tensor) -> None:
-    """Raise unless there is a row of channels for each point, in a float dtype or autocast's."""
-    require_tensor(output)
-    kind = output.device.type
-    reduced = torch.is_autocast_enabled(kind) and output.dtype == torch.get_autocast_dtype(kind)
-    if output.dtype not in FLOATS and not reduced:
-        raise TypeError(
-            f"output: expected float32 or float64, got {output.dtype}; "
-            "return output.float(), or put the call under torch.autocast"
-        )
-    leading_axes = tuple(coords.shape[: layout.axes])
-    if output.ndim != layout.axes + 1 or tuple(output.shape[:-1]) != leading_axes:
-        wanted = ", ".join(map(str, leading_axes))
-        raise ValueError(
-            f"output: expected shape ({wanted}, channels), got {tuple(output.shape)}; "
-            "return one row of channels a point"
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {"grouping": self.grouping, "_index": None}

@@ -1,59 +1,66 @@
 """The arguments of a network's call, and the part of them that belongs to each sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-Key = int | str
+
+def _itself(output: Any) -> Any:
+    return output
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """What a network is called with, for `count` samples.
 
-    A sample is `each` consecutive entries along `axis` of those arguments that are sampled; all
-    others belong to every sample.
+    A sample is `each` consecutive entries along `axis` of those tensors that are sampled; all else
+    belongs to every sample.
 
     Parameters
     ----------
-    arguments : mapping
-        Positional arguments under 0, 1, ... and keyword arguments under their names.
-    sampled : frozenset
-        Keys of the tensors that are sampled.
+    leaves : tuple
+        What the arguments hold, nested as they may be: tensors and others, in the order of `spec`.
+    spec : TreeSpec
+        How they make positional and keyword arguments.
+    sampled : tuple of int
+        Places among the leaves of the tensors that are sampled.
     axis : int
-        0, or 1 behind a leading axis of length one.
+        0, or that behind some leading axes of length one.
     count, each : int
         Samples, and entries of each.
+    output : callable
+        Takes the tensor of outputs out of what the network returns.
     """
 
-    arguments: Mapping[Key, Any]
-    sampled: frozenset[Key]
+    leaves: tuple[Any, ...]
+    spec: TreeSpec
+    sampled: tuple[int, ...]
     axis: int
     count: int
     each: int = 1
+    output: Callable[[Any], Any] = _itself
+
+    @classmethod
+    def of(cls, x: Tensor, count: int, each: int = 1) -> "Samples":
+        """Return the call with one tensor whose first axis holds the samples."""
+        leaves, spec = tree_flatten(((x,), {}))
+        return cls(tuple(leaves), spec, (0,), 0, count, each)
 
     def call(self, network: Callable[..., Any]) -> Any:
-        """Call a network with these arguments."""
-        positional = [value for key, value in self.arguments.items() if isinstance(key, int)]
-        keywords = {key: value for key, value in self.arguments.items() if isinstance(key, str)}
-        return network(*positional, **keywords)
+        """Call a network with these arguments, and return its tensor of outputs."""
+        args, kwargs = tree_unflatten(list(self.leaves), self.spec)
+        return self.output(network(*args, **kwargs))
 
     def tensors(self) -> list[Tensor]:
-        """Return the sampled arguments, in the order of the call."""
-        return [value for key, value in self.arguments.items() if key in self.sampled]
+        """Return the sampled tensors, in the order of the call."""
+        return [self.leaves[place] for place in self.sampled]
 
-    def with_tensors(self, tensors: list[Tensor]) -> "Samples":
-        """Return the same call with other sampled arguments."""
-        others = iter(tensors)
-        return replace(
-            self,
-            arguments={
-                key: next(others) if key in self.sampled else value
-                for key, value in self.arguments.items()
-            },
-        )
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Samples":
+        """Return the same call with other sampled tensors."""
+        return replace(self, leaves=replaced(self.leaves, self.sampled, tensors))
 
     def some(self, start: int, stop: int) -> "Samples":
         """Return samples ``start <= i < stop``."""
@@ -62,7 +69,7 @@ class Samples:
         return replace(self.with_tensors(parts), count=stop - start)
 
     def stacked(self) -> list[Tensor]:
-        """Return the sampled arguments as (count, ...), each row the arguments of one sample."""
+        """Return the sampled tensors as (count, ...), each row those of one sample."""
         return [
             t.unflatten(self.axis, (self.count, self.each)).movedim(self.axis, 0)
             for t in self.tensors()
@@ -71,20 +78,14 @@ class Samples:
     def shapes(self) -> tuple[object, ...]:
         """Return what tells one form of call from another."""
         like = [(tuple(t.shape), t.dtype, t.device) for t in self.tensors()]
-        return (tuple(self.arguments), self.sampled, self.axis, self.count, *like)
+        return (len(self.leaves), self.sampled, self.axis, self.count, *like)
 
 
-def arguments_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Key, Any]:
-    """Return a call's arguments under the keys of `Samples`."""
-    arguments: dict[Key, Any] = dict(enumerate(args))
-    arguments.update(kwargs)
-    return arguments
-
-
-def leading(arguments: Mapping[Key, Any], shape: tuple[int, ...]) -> frozenset[Key]:
-    """Return the keys of the tensors whose first axes are these."""
-    return frozenset(
-        key
-        for key, value in arguments.items()
-        if isinstance(value, Tensor) and tuple(value.shape[: len(shape)]) == shape
-    )
+def replaced(
+    leaves: tuple[Any, ...], places: Sequence[int], values: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Return leaves with others at some places."""
+    found = list(leaves)
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return tuple(found)

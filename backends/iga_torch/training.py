@@ -388,11 +388,11 @@ class Trainer:
         def kernel_at(positions: Tensor) -> Tensor:
             index = sent(grouping.index, self._coords)
             place = index.gather(1, positions).reshape(-1)
-            samples = Samples({0: self._coords[place]}, frozenset({0}), 0, n, positions.shape[1])
+            samples = Samples.of(self._coords[place], n, positions.shape[1])
             if not self._checked:
                 # Points of one group must not mix either.
                 some = self._coords[index[: PROBED_POINTS // 2, :2].reshape(-1)]
-                points = Samples({0: some}, frozenset({0}), 0, len(some))
+                points = Samples.of(some, len(some))
                 require_separate_points(self.network, points, axes=1)
             kernel = self._tangents.kernel(
                 self.network,

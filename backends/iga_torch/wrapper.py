@@ -4,18 +4,25 @@ It knows PyTorch's backward pass; what happens to a cotangent there, `iga_core.A
 """
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from iga_core import Adjuster, Adjustment, Grouping, Transform
 from iga_core.adjuster import Choose
+from iga_core.arrays import require_count
+from iga_core.cost import affordable_groups
+from iga_core.filters import needs_kernel
+from iga_torch.around import Around, passed
 from iga_torch.checking import (
+    require_dtype,
     require_module,
     require_separate,
     require_separate_points,
@@ -23,10 +30,40 @@ from iga_torch.checking import (
 )
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
-from iga_torch.layout import Index, Layout, Seen, layout_of, require_points, sent
-from iga_torch.recording import FLOATS
+from iga_torch.layout import (
+    Given,
+    Layout,
+    axes_of,
+    axes_of_rows,
+    leading_axes,
+    require_numbers,
+    running_along,
+    sent,
+)
+from iga_torch.neighbours import nearest
+from iga_torch.recording import COMPLEX, FLOATS
 from iga_torch.report import KernelReport
+from iga_torch.samples import Samples, replaced
+from iga_torch.seen import Seen
+from iga_torch.selecting import Selector, parameter_names, require_selector, selected
 from iga_torch.tangents import Tangents
+
+LEAST_GROUPS = 64
+"""Of a call where nobody has said how many, if there are points enough."""
+LEAST_POINTS = 4
+"""Of a group, then: the mean of fewer is hardly another thing than a point."""
+WITHOUT_KERNEL = 16
+"""Groups for a filter that has no kernel: it gains most with a few large ones."""
+
+
+@dataclass(eq=False)
+class Begun:
+    """What is known of a call before the network has been evaluated."""
+
+    leaves: list[Any]
+    spec: TreeSpec
+    coords: int
+    trained: dict[str, Tensor]
 
 
 @dataclass(eq=False)
@@ -34,8 +71,8 @@ class Call:
     """A forward pass that is to be adjusted when its gradient comes back."""
 
     layout: Layout
-    leaves: dict[str, Tensor]
-    form: object = None
+    coords: int
+    trained: dict[str, Tensor]
     transform: Transform | None = None
     """Made at the first backward pass through the call, and shared by all others."""
 
@@ -45,7 +82,8 @@ class IGA(nn.Module):
 
     In training mode the gradient of any loss with respect to the outputs is adjusted on its way
     back (Shi et al. 2025). In `eval()` mode, without gradients and inside `plain()`, this is the
-    network alone. All trained parameters are the network's.
+    network alone. All trained parameters are the network's, and so are all attributes and methods
+    that are not named here: ``model.density(x)`` is the network's own, and not adjusted.
 
     Every call stands for itself: its points are its groups, and its transform is its own. A
     transform, and the running average of kernels, are kept from call to call only where the points
@@ -56,14 +94,22 @@ class IGA(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        Gives one real tensor of outputs, a row of channels a point, each of which depends on its
-        own point only.
-    grouping : Grouping or "rows"
-        With a `Grouping`, data are all points in their own order, (N, ...) or (1, N, ...). With
-        "rows" the first axis holds the groups: data are (n, p, ...), and n and p may change from
-        call to call.
+        Gives a row of channels for each point, or a number, which depends on its own point only.
+    grouping : Grouping or "rows", optional
+        By default points come in any order and number, coordinates (..., d) of any leading axes,
+        new ones at every call, and neighbours are grouped anew for new points. With a `Grouping`,
+        data are all its points in their own order, (N, ...), or on several leading axes such as
+        (H, W, d). With "rows" the first axis holds the groups: data are (n, p, ...).
     adjustment : Adjustment, optional
         The settings; `Adjustment()` by default. `refresh` counts calls.
+    groups : int, optional
+        How many groups of neighbours, about; by default as many as cost 3 % of a step by counted
+        operations, but at least 64, of 4 points or more.
+    coords, output : str, tuple, int or callable, optional
+        Which tensor holds the coordinates, and which of those that are returned the outputs, where
+        they come in dicts, tuples, lists or named tuples: a name or key, looked for at any depth; a
+        path such as ``("out", 0)``; or a function of the structure, which returns the tensor. By
+        default the first tensor of numbers, and the only one.
     choose : callable, optional
         Chooses the representatives in place of the adjustment's sampling, see
         `iga_core.Adjuster`.
@@ -76,39 +122,52 @@ class IGA(nn.Module):
 
     Notes
     -----
-    A transform costs one evaluation of the network at `samples` points of each group, a backward
-    pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward pass,
-    ``O(n²)`` for each channel of the groups' means, or for each number in a group with the reach
-    "points". Two backward passes through one call use one transform.
+    **What the loop must know.** The adjusted gradient is shorter than the plain one, by 1 to 1,000
+    times. Adam, Muon and SOAP do not mind, but their `eps`, weight decay that is added to the
+    gradient, thresholds of clipping and the rate of gradient descent mean something else. A
+    constant rate has a floor under the loss, to which training falls back in spikes, sooner than
+    plain training does: let the rate decay, at least over the last fifth of the steps, or average
+    the weights.
 
-    The adjusted gradient is shorter than the plain one, by 1 to 1,000 times: Adam does not mind,
-    but thresholds of clipping, weight decay and the rate of gradient descent mean something else.
+    **What is never silent.** A backward pass that reaches the parameters around the adjustment
+    warns once; `kernel_report` says which parameters take explicit rows, and why; rows that depend
+    on each other are refused. Randomness in `forward` is evaluated as another draw.
+
+    **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
+    backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
+    pass, ``O(n²)`` for each channel of the groups' means, or for each number in a group with the
+    reach "points". To group new points takes a sort an axis. Two backward passes through one call
+    use one transform.
 
     On a GPU a call waits only where PyTorch's own `eigvalsh`, `eigh` and `solve` read back whether
     they succeeded, once in `refresh` calls; flags for warnings are read a step late. The network is
-    evaluated a few times more on its first call, and once where a transform is made. Buffers and
-    random numbers of dropout are left alone; what else its `forward` does is done again. Arguments
-    that other networks made are taken as given: the kernel has no part of those.
+    evaluated a few times more on its first call, and once where a transform is made. Buffers,
+    attributes and random numbers are left alone. Arguments that other networks made are taken as
+    given: the kernel has no part of those.
 
     Examples
     --------
+    Points may be others at every call:
+
     >>> import torch
-    >>> from iga_core import Grouping
-    >>> coords = torch.linspace(-1, 1, 64)[:, None]
-    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    >>> model = IGA(net, Grouping.blocks(64, 8))
-    >>> loss = torch.mean((model(coords) - torch.sin(9 * coords)) ** 2)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> model = IGA(net, groups=16)
+    >>> x = torch.rand(300, 2)
+    >>> loss = torch.mean((model(x) - torch.sin(9 * x[:, :1])) ** 2)
     >>> loss.backward()
     >>> model.transform.matrix().shape
-    torch.Size([8, 8])
+    torch.Size([16, 16])
     """
 
     def __init__(
         self,
         network: nn.Module,
-        grouping: Grouping | str,
+        grouping: Grouping | str | None = None,
         adjustment: Adjustment | None = None,
         *,
+        groups: int | None = None,
+        coords: Selector | None = None,
+        output: Selector | None = None,
         choose: Choose | None = None,
     ) -> None:
         super().__init__()
@@ -120,11 +179,15 @@ class IGA(nn.Module):
                 f"{f'as {inner!r} in it' if inner else 'itself'}; its gradient would be adjusted "
                 "twice: wrap the bare network, once"
             )
-        if not isinstance(grouping, Grouping) and grouping != "rows":
+        if not isinstance(grouping, Grouping | None) and grouping != "rows":
             raise TypeError(
-                f"grouping: expected a Grouping or 'rows', got {type(grouping).__name__}; make one "
-                "with Grouping.patches, blocks or nearest, or say that the first axis of the data "
-                "holds the groups"
+                f"grouping: expected a Grouping, 'rows' or None, got {type(grouping).__name__}; "
+                "leave it out, to have neighbours grouped at each call, or say how many by groups="
+            )
+        if groups is not None and grouping is not None:
+            raise ValueError(
+                f"groups: expected no grouping beside it, got {groups} and a grouping; leave one "
+                "of them out"
             )
         adjustment = Adjustment() if adjustment is None else adjustment
         if not isinstance(adjustment, Adjustment):
@@ -132,19 +195,36 @@ class IGA(nn.Module):
                 f"adjustment: expected an Adjustment, got {type(adjustment).__name__}; "
                 "pass Adjustment() or Adjustment.paper(end=20)"
             )
-        self._index = Index(grouping) if isinstance(grouping, Grouping) else None
+        self._given = Given(grouping) if isinstance(grouping, Grouping) else None
         if isinstance(grouping, Grouping) and adjustment.samples > grouping.points:
             adjustment.require_fit(grouping.groups, grouping.points)
+        self._rows = grouping == "rows"
+        self._wanted = None if groups is None else require_count("groups", groups, 1)
+        for name, chosen in (("coords", coords), ("output", output)):
+            require_selector(name, chosen)
+        self._selectors = coords, output
         trained(network)
         self.network = network
-        centre = None if self._index is None else self._index.grouping.centre
+        self._names = parameter_names(network)
+        centre = None if self._given is None else self._given.grouping.centre
         self._adjuster = Adjuster(adjustment, centre=centre, choose=choose, send=sent)
         self._tangents = Tangents()
         self._points: Seen | None = None
+        self._last: Layout | None = None
+        self._shared: set[int] = set()
         self._seen: set[object] = set()
         self._warned: set[str] = set()
         self._not_finite = LateFlag()
+        self._around = Around()
         self._plain = 0
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "network" or (name.startswith("__") and name.endswith("__")):
+                raise
+            return getattr(self.network, name)
 
     @property
     def adjustment(self) -> Adjustment:
@@ -152,9 +232,11 @@ class IGA(nn.Module):
         return self._adjuster.adjustment
 
     @property
-    def grouping(self) -> Grouping | str:
-        """How data in their own order fall into groups, or "rows"."""
-        return "rows" if self._index is None else self._index.grouping
+    def grouping(self) -> Grouping | str | None:
+        """How data in their own order fall into groups, "rows", or None where that is found."""
+        if self._given is not None:
+            return self._given.grouping
+        return "rows" if self._rows else None
 
     @property
     def transform(self) -> Transform | None:
@@ -175,71 +257,116 @@ class IGA(nn.Module):
     def plain(self) -> Iterator[None]:
         """Adjust nothing in this context, neither calls made in it nor gradients taken in it.
 
-        Losses on derivatives with respect to coordinates take those derivatives here.
+        A loss on a derivative that was taken here trains the network unadjusted, beside what is
+        adjusted. To have it adjusted, wrap a module whose output is the derivative.
         """
         self._plain += 1
+        self._around.meant()
         try:
             yield
         finally:
             self._plain -= 1
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return ``network(*args, **kwargs)``.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return ``network(*args, **kwargs)``, of whatever structure; nothing of it is changed.
 
         Parameters
         ----------
         *args, **kwargs
-            The first tensor is the coordinates; further tensors with the same leading axes are
-            sampled along with them, all other arguments belong to every point.
+            The coordinates, and what else the network takes. Tensors with the same leading axes
+            are sampled along with the coordinates; those that have the first of these axes only
+            belong to a group or a signal each; all else belongs to every point.
 
         Returns
         -------
-        Tensor, shape (N, C), (1, N, C) or (n, p, C)
+        Tensor, or a structure of tensors
+            With outputs (...) or (..., C) for coordinates (..., d).
         """
-        if not self.training or self._plain or not torch.is_grad_enabled():
-            found: Tensor = self.network(*args, **kwargs)
-            return found
-        call, tensors = self._begins(args, kwargs)
-        return self._ends(self.network(*args, **kwargs), call, tensors)
+        if not torch.is_grad_enabled():
+            return self.network(*args, **kwargs)
+        begun = self._begins(args, kwargs)
+        if torch.compiler.is_compiling():
+            output = self.network(*args, **kwargs)
+        else:
+            output = self._evaluated(begun, args, kwargs)
+        return output if begun is None else self._ends(output, begun)
 
     @torch.compiler.disable
-    def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, list[Tensor]]:
-        require_separate(self.network)
+    def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun | None:
+        if not self.training or self._plain:
+            self._around.watch(
+                next((p for p in self.network.parameters() if p.requires_grad), None)
+            )
+            return None
         leaves = trained(self.network)
-        layout, tensors = layout_of(args, kwargs, self._index)
-        require_device("coords", tensors[0], leaves)
-        return Call(layout, leaves), tensors
+        self._around.watch(next(iter(leaves.values())))
+        require_separate(self.network)
+        found, spec, place = selected("coords", self._selectors[0], (args, kwargs), self._names)
+        require_device("coords", found[place], leaves)
+        return Begun(found, spec, place, leaves)
+
+    def _evaluated(self, begun: Begun | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return self.network(*args, **kwargs)
+        except RuntimeError as error:
+            if begun is not None:
+                call = Samples(tuple(begun.leaves), begun.spec, (begun.coords,), 0, 1)
+                require_dtype(call, begun.trained, error)
+            raise
 
     @torch.compiler.disable
-    def _ends(self, output: Any, call: Call, tensors: list[Tensor]) -> Tensor:
-        require_points(call.layout, output, tensors[0])
-        if not output.requires_grad:
+    def _ends(self, output: Any, begun: Begun) -> Any:
+        leaves, spec, place = selected("output", self._selectors[1], output)
+        found = leaves[place]
+        coords = begun.leaves[begun.coords]
+        require_numbers(found)
+        if not found.requires_grad or not coords.numel():
             return output
-        form = (call.layout.axes, *((t.shape, t.dtype) for t in tensors), *call.leaves)
-        call.form = form
-        found: Tensor = _Watch.apply(output, self, call, tensors)
-        return found
+        if self._given is not None:
+            shape = axes_of(coords, self._given.grouping)
+        else:
+            shape = axes_of_rows(coords) if self._rows else leading_axes(coords, found)
+        places, along = running_along(begun.leaves, begun.coords, shape, self._rows, self._shared)
+        others = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in begun.leaves]
+        layout = Layout(
+            replaced(tuple(others), places, [None] * len(places)), begun.spec, places, along,
+            shape, functools.partial(_output_of, self._selectors[1]),
+        )  # fmt: skip
+        layout.require_outputs(found)
+        call = Call(layout, places.index(begun.coords), begun.trained)
+        leaves[place] = _Watch.apply(found, self, call, [begun.leaves[k] for k in places])
+        return tree_unflatten(leaves, spec)
 
     def _returned(self, cotangent: Tensor, call: Call, tensors: list[Tensor]) -> Tensor:
         """Adjust the cotangent of a call's outputs."""
+        passed()
         if self._plain:
+            if torch.is_grad_enabled():
+                self._warn(
+                    "derivative: taken inside plain(), a loss on it trains the network unadjusted, "
+                    "beside what is adjusted; to have it adjusted, wrap a module whose output is "
+                    "the derivative"
+                )
             return cotangent
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "backward: expected no graph of the adjusted gradient, got create_graph=True; take "
-                "derivatives with respect to coordinates inside `with model.plain():`"
+                "backward: expected no graph of the adjusted gradient, got create_graph=True; wrap "
+                "a module whose output is the derivative, or take it inside `with model.plain():`, "
+                "where a loss on it is not adjusted"
             )
-        if not any(_is_wanted(leaf) for leaf in call.leaves.values()):
+        if not any(_is_wanted(leaf) for leaf in call.trained.values()):
             return cotangent
+        if call.transform is None:
+            self._place(call, cotangent, tensors)
         layout = call.layout
-        wide = cotangent if cotangent.dtype in FLOATS else cotangent.float()
+        wide = cotangent if cotangent.dtype in (*FLOATS, *COMPLEX) else cotangent.float()
         grouped, rest = layout.split(wide)
         finite = torch.isfinite(grouped).all()
         if finite.device.type != "cpu":
             self._note(finite)
         elif not finite:
             # Nothing is learned from such a step, and `largest` could not choose.
-            self._warn("cotangent")
+            self._warn_not_finite("cotangent")
             return cotangent
         if call.transform is None:
             call.transform = self._make(call, grouped, tensors)
@@ -247,25 +374,64 @@ class IGA(nn.Module):
         adjusted = self._adjuster.with_rest(grouped, rest, neighbours, call.transform)
         return layout.joined(*adjusted, cotangent)
 
+    def _place(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> None:
+        """Put the points of a call into groups: the last call's, where they are its points."""
+        layout, coords = call.layout, tensors[call.coords]
+        if self._given is not None:
+            layout = layout.placed(self._given.on(coords))
+        elif not self._rows:
+            last, seen = self._last, self._points
+            if last is not None and seen is not None and last.shape == layout.shape:
+                again = layout.placed(last.index) if last.index is not None else layout
+                if seen.again(again, tensors):
+                    call.layout = again
+                    return
+            flat = coords.reshape(layout.count, -1, coords.shape[-1] if coords.ndim > 1 else 1)
+            groups = self._groups(layout.count, cotangent, call.trained)
+            layout = layout.placed(nearest(flat.mean(dim=1), groups))
+        call.layout = layout
+        if self._points is not None and not self._points.again(layout, tensors):
+            self._adjuster.forget()
+
+    def _groups(self, count: int, cotangent: Tensor, leaves: dict[str, Tensor]) -> int:
+        """Return how many groups of neighbours a call of so many points has."""
+        if self._wanted is not None:
+            if self._wanted > count:
+                self._warn(
+                    f"groups: expected at most the {count} points of a call, got {self._wanted}; "
+                    "every point is a group of its own there"
+                )
+            return min(self._wanted, count)
+        settings = self.adjustment
+        if needs_kernel(settings.filter):
+            # New points have a transform of their own at each call.
+            fresh = replace(settings, refresh=1)
+            outputs = cotangent.numel() // count
+            shapes = [tuple(leaf.shape) for leaf in leaves.values()]
+            found = max(LEAST_GROUPS, affordable_groups(fresh, shapes, count, outputs))
+        else:
+            found = WITHOUT_KERNEL
+        return max(1, min(found, count // LEAST_POINTS))
+
     def _make(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> Transform:
         adjuster, layout = self._adjuster, call.layout
-        if self._points is not None and not self._points.again(layout, tensors):
-            adjuster.forget()
         adjuster.look(cotangent)
 
         def kernel_at(positions: Tensor) -> Tensor:
             samples = layout.samples(tensors, positions)
             kernel = self._tangents.kernel(
-                self.network,
-                call.leaves,
-                samples,
-                outputs=adjuster.adjustment.outputs,
+                self.network, call.trained, samples, outputs=adjuster.adjustment.outputs
             )
-            if call.form not in self._seen:
+            form = (
+                layout.sampled, len(layout.shape), layout.along, *call.trained,
+                *((t.shape[along:], t.dtype) for t, along in
+                  zip(tensors, layout.along, strict=True)),
+            )  # fmt: skip
+            if form not in self._seen:
                 points, axes = layout.neighbouring(tensors, positions)
                 require_separate_points(self.network, points, axes)
-                self._seen.add(call.form)
-            self._points = Seen.of(layout, tensors, samples, positions)
+                self._seen.add(form)
+            self._points, self._last = Seen.of(layout, tensors, samples, positions), layout
             return kernel.to(cotangent.dtype)
 
         transform = adjuster.make(kernel_at)
@@ -276,16 +442,20 @@ class IGA(nn.Module):
     def _note(self, finite: Tensor) -> None:
         """Warn of what a GPU found not to be finite, once it has got so far."""
         if finite.is_cuda and self._not_finite.noted(~finite):
-            self._warn("cotangent or kernel")
+            self._warn_not_finite("cotangent or kernel")
 
-    def _warn(self, what: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            warnings.warn(
-                f"{what}: expected finite values, got NaN or infinity; the step was left "
-                "unadjusted: lower the learning rate, unless a GradScaler is looking for its scale",
-                stacklevel=2,
-            )
+    def _warn_not_finite(self, what: str) -> None:
+        self._warn(
+            f"{what}: expected finite values, got NaN or infinity; the step was left unadjusted: "
+            "lower the learning rate, unless a GradScaler is looking for its scale"
+        )
+
+    def _warn(self, words: str) -> None:
+        """Warn of each kind of thing once."""
+        kind = words.partition(":")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(words, stacklevel=2)
 
     def adjustment_state(self) -> dict[str, Tensor]:
         """Return what the adjustment needs to go on elsewhere, by name; not copies.
@@ -314,7 +484,10 @@ class IGA(nn.Module):
         like = next(iter(trained(self.network).values())).detach()
         points = Seen.read(state) if isinstance(state, Mapping) else None
         self._adjuster.load_state_dict(state, like)
-        self._points = points
+        self._points, self._last = points, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}  # found again from the points
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the bare network's ``state_dict``, which takes the same arguments."""
@@ -353,6 +526,11 @@ def _outside_compilation(
     model: IGA, cotangent: Tensor, call: Call, tensors: tuple[Tensor, ...]
 ) -> Tensor:
     return model._returned(cotangent, call, list(tensors))
+
+
+def _output_of(chosen: Selector | None, returned: Any) -> Any:
+    leaves, _, place = selected("output", chosen, returned)
+    return leaves[place]
 
 
 def _is_wanted(leaf: Tensor) -> bool:
