@@ -397,8 +397,8 @@ X = torch.rand(GROUPING.count, 2)
     ("network", "grouping", "x", "message"),
     [
         (Answer(lambda f: (f, f)), GROUPING, X, "output: expected one tensor, or to be told which one is meant, got 2"),
-        (Answer(lambda f: f.long()), GROUPING, X, "output: expected float32 or float64, got torch.int64"),
-        (Answer(lambda f: f.half()), GROUPING, X, "output: expected float32 or float64, got torch.float16"),
+        (Answer(lambda f: f.long()), GROUPING, X, "output: expected float32 or float64, or complex .*, got torch.int64"),
+        (Answer(lambda f: f.half()), GROUPING, X, "output: expected float32 or float64, or complex .*, got torch.float16"),
         (Answer(lambda f: f[:100]), GROUPING, X, r"output: expected shape \(143\) or \(143, channels\)"),
         (Answer(), GROUPING, X[:100], "coords: expected leading axes of 143 points"),
         (Answer(), "rows", X, r"coords: expected shape \(groups, points, ...\)"),

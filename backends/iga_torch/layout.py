@@ -65,6 +65,16 @@ class Layout:
         """Return the same points in groups."""
         return replace(self, index=index)
 
+    def sharing(self, tensors: list[Tensor], coords: int) -> "Layout":
+        """Return the same call with no tensor but the coordinates running along."""
+        others = [k for k in range(len(tensors)) if k != coords]
+        leaves = replaced(
+            self.leaves, [self.sampled[k] for k in others], [tensors[k].detach() for k in others]
+        )
+        return replace(
+            self, leaves=leaves, sampled=(self.sampled[coords],), along=(self.along[coords],)
+        )
+
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return values at all points, real, as (n, p, C), and of points in no group as (m, C)."""
         flat = as_real(values).reshape(self.count, -1)

@@ -320,8 +320,11 @@ class IGA(nn.Module):
         found = leaves[place]
         coords = begun.leaves[begun.coords]
         require_numbers(found)
-        if not found.requires_grad or not coords.numel():
+        if not found.requires_grad:
             return output
+        if not coords.numel():
+            leaves[place] = _Watch.apply(found, self, None, [])  # passes through it are no others
+            return tree_unflatten(leaves, spec)
         if self._given is not None:
             shape = axes_of(coords, self._given.grouping)
         else:
@@ -337,9 +340,11 @@ class IGA(nn.Module):
         leaves[place] = _Watch.apply(found, self, call, [begun.leaves[k] for k in places])
         return tree_unflatten(leaves, spec)
 
-    def _returned(self, cotangent: Tensor, call: Call, tensors: list[Tensor]) -> Tensor:
-        """Adjust the cotangent of a call's outputs."""
+    def _returned(self, cotangent: Tensor, call: Call | None, tensors: list[Tensor]) -> Tensor:
+        """Adjust the cotangent of a call's outputs; there is no call where it had no points."""
         passed()
+        if call is None:
+            return cotangent
         if self._plain:
             if torch.is_grad_enabled():
                 self._warn(
@@ -413,15 +418,43 @@ class IGA(nn.Module):
             found = WITHOUT_KERNEL
         return max(1, min(found, count // LEAST_POINTS))
 
-    def _make(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> Transform:
-        adjuster, layout = self._adjuster, call.layout
+    def _kernel(
+        self, call: Call, tensors: list[Tensor], positions: Tensor
+    ) -> tuple[Layout, list[Tensor], Tensor]:
+        """Return the kernel at positions (n, s), and the layout and tensors that it is of."""
+
+        def of(layout: Layout, tensors: list[Tensor]) -> Tensor:
+            return self._tangents.kernel(
+                self.network,
+                call.trained,
+                layout.samples(tensors, positions),
+                outputs=self.adjustment.outputs,
+            )
+
+        layout = call.layout
+        try:
+            return layout, tensors, of(layout, tensors)
+        except (IndexError, RuntimeError, ValueError):
+            if len(tensors) == 1:
+                raise
+            # A tensor may have the points' leading axes by chance, and belong to every point.
+            alone = layout.sharing(tensors, call.coords)
+            coords = [tensors[call.coords]]
+            try:
+                kernel = of(alone, coords)
+            except (IndexError, RuntimeError, ValueError):
+                kernel = None
+            if kernel is None:
+                raise
+        self._shared.update(set(layout.sampled) - set(alone.sampled))
+        return alone, coords, kernel
+
+    def _make(self, call: Call, cotangent: Tensor, given: list[Tensor]) -> Transform:
+        adjuster = self._adjuster
         adjuster.look(cotangent)
 
         def kernel_at(positions: Tensor) -> Tensor:
-            samples = layout.samples(tensors, positions)
-            kernel = self._tangents.kernel(
-                self.network, call.trained, samples, outputs=adjuster.adjustment.outputs
-            )
+            layout, tensors, kernel = self._kernel(call, given, positions)
             form = (
                 layout.sampled, len(layout.shape), layout.along, *call.trained,
                 *((t.shape[along:], t.dtype) for t, along in
@@ -431,6 +464,7 @@ class IGA(nn.Module):
                 points, axes = layout.neighbouring(tensors, positions)
                 require_separate_points(self.network, points, axes)
                 self._seen.add(form)
+            samples = layout.samples(tensors, positions)
             self._points, self._last = Seen.of(layout, tensors, samples, positions), layout
             return kernel.to(cotangent.dtype)
 
@@ -510,7 +544,9 @@ class _Watch(torch.autograd.Function):
     """The identity, whose gradient goes through the adjustment."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, model: IGA, call: Call, tensors: list[Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, output: Tensor, model: IGA, call: Call | None, tensors: list[Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(*(tensor.detach() for tensor in tensors))
         ctx.model, ctx.call = model, call
         return output.clone()  # a view could not be changed in place by the caller
@@ -523,7 +559,7 @@ class _Watch(torch.autograd.Function):
 
 @torch.compiler.disable
 def _outside_compilation(
-    model: IGA, cotangent: Tensor, call: Call, tensors: tuple[Tensor, ...]
+    model: IGA, cotangent: Tensor, call: Call | None, tensors: tuple[Tensor, ...]
 ) -> Tensor:
     return model._returned(cotangent, call, list(tensors))
 
