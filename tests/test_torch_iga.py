@@ -17,9 +17,8 @@ import iga_torch  # noqa: E402
 from iga_torch.layout import _storage  # noqa: E402
 from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
-from tests.support.wrapping import GROUPING, data  # noqa: E402
+from tests.support.wrapping import GROUPING, SMALL, data  # noqa: E402
 
-SMALL = Grouping.patches((7, 9), 2)  # 12 groups of 4 points, and 15 in none
 FRESH = {"refresh": 1, "average": 0}
 
 
