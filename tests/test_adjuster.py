@@ -372,6 +372,7 @@ class TestJax:
         with pytest.raises(ValueError, match="kernel: expected finite values"):
             Damp()(kernel.at[0, 0].set(float("nan")))
 
+    @pytest.mark.slow
     def test_a_step(self, kernel):
         import jax.numpy as jnp
 
