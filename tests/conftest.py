@@ -117,10 +117,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small tensors on several threads only wait for each other."""
+def one_thread() -> Iterator[None]:
+    """Small matrices on several threads only wait for each other."""
     if not missing("torch"):
         importlib.import_module("torch").set_num_threads(1)
+    if missing("threadpoolctl"):
+        yield
+        return
+    with importlib.import_module("threadpoolctl").threadpool_limits(1):
+        yield
 
 
 def _strict_to_numpy(array: Any) -> np.ndarray:

@@ -354,7 +354,7 @@ class TestJax:
         J = jnp.asarray(draw()[1][:, 0].astype(np.float32))
         return J @ J.T
 
-    @pytest.mark.parametrize("name", ["equalise", *slow(["damp", "scale"])])
+    @pytest.mark.parametrize("name", ["scale", *slow(["damp", "equalise"])])
     def test_transforms_go_through_jit_and_grad(self, kernel, name):
         import jax
         import jax.numpy as jnp
@@ -374,6 +374,7 @@ class TestJax:
         with pytest.raises(ValueError, match="kernel: expected finite values"):
             Damp()(kernel.at[0, 0].set(float("nan")))
 
+    @pytest.mark.slow
     def test_a_step(self, kernel):
         import jax.numpy as jnp
 

@@ -204,6 +204,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT cannot be sent to one process there")
 def test_interrupt_of_a_process(tmp_path):
     folder = tmp_path / "run"

@@ -17,9 +17,8 @@ import iga_torch  # noqa: E402
 from iga_torch.seen import storage_of as _storage  # noqa: E402
 from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
-from tests.support.wrapping import GROUPING, data  # noqa: E402
+from tests.support.wrapping import GROUPING, SMALL, data  # noqa: E402
 
-SMALL = Grouping.patches((7, 9), 2)  # 12 groups of 4 points, and 15 in none
 FRESH = {"refresh": 1, "average": 0}
 
 
@@ -278,13 +277,13 @@ def test_a_transform_is_kept_where_the_points_are_known_to_be_the_same(points, s
 def test_the_allocator_gives_an_address_again(made):
     network, adjustment = steep(), Adjustment(refresh=4)
     model, dense = (
-        iga_torch.IGA(network, GROUPING, adjustment),
-        Dense(network, adjustment, GROUPING),
+        iga_torch.IGA(network, SMALL, adjustment),
+        Dense(network, adjustment, SMALL),
     )
-    y, places, steps = torch.zeros(GROUPING.count, 3).double(), set(), 8
+    y, places, steps = torch.zeros(SMALL.count, 3).double(), set(), 8
     for step in range(steps):
         clear(network)
-        x = torch.rand(GROUPING.count, 2, dtype=torch.float64)
+        x = torch.rand(SMALL.count, 2, dtype=torch.float64)
         places.add(x.data_ptr())
         loss, cotangent = cubed(model(x), y)
         loss.backward()

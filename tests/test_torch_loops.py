@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
 from tests.support.torch_networks import Dense, clear, gradient, make, mlp, steep  # noqa: E402
-from tests.support.wrapping import GROUPING, data  # noqa: E402
+from tests.support.wrapping import GROUPING, SMALL, data  # noqa: E402
 
 EVERY = Adjustment(refresh=1)
 PAPER = Adjustment.paper(end=5)
@@ -459,8 +459,8 @@ def test_few_groups_warn_once():
 def test_other_ways_to_change_parameters(how):
     """Every call reads the parameters as they are then."""
     network = steep()
-    x, y = data()
-    model, dense = iga_torch.IGA(network, GROUPING, EVERY), Dense(network, EVERY, GROUPING)
+    x, y = data(SMALL.count)
+    model, dense = iga_torch.IGA(network, SMALL, EVERY), Dense(network, EVERY, SMALL)
     for _ in range(3):
         clear(network)
         prediction = model(x)

@@ -92,6 +92,7 @@ def test_leading_axes_are_kept():
     close(numpy(got).reshape(-1, 3), numpy(model(coords.reshape(-1, 2))), 1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_traced_whole(kind):
     model, coords = from_network(small(kind)), torch.tensor(points(6)).float()
