@@ -19,6 +19,9 @@ from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import NETWORKS, Dense, clear, gradient, make, steep  # noqa: E402
 from tests.support.wrapping import GROUPING, SMALL, data  # noqa: E402
 
+# Plain gradient descent shows gradients as they are; what it is told is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:optimizer. the adjusted gradient is shorter")
+
 FRESH = {"refresh": 1, "average": 0}
 
 

@@ -16,6 +16,9 @@ import iga_torch  # noqa: E402
 from tests.support.torch_networks import Dense, clear, gradient, make, mlp, steep  # noqa: E402
 from tests.support.wrapping import GROUPING, SMALL, data  # noqa: E402
 
+# Plain gradient descent shows gradients as they are; what it is told is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:optimizer. the adjusted gradient is shorter")
+
 EVERY = Adjustment(refresh=1)
 PAPER = Adjustment.paper(end=5)
 

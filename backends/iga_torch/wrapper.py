@@ -20,6 +20,7 @@ from iga_core.adjuster import Choose
 from iga_core.arrays import require_count
 from iga_core.cost import affordable_groups
 from iga_core.filters import needs_kernel
+from iga_torch.advice import Advice
 from iga_torch.around import Around, passed
 from iga_torch.checking import (
     require_dtype,
@@ -215,7 +216,7 @@ class IGA(nn.Module):
         self._seen: set[object] = set()
         self._warned: set[str] = set()
         self._not_finite = LateFlag()
-        self._around = Around()
+        self._around, self._advice = Around(), Advice()
         self._plain = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -375,6 +376,7 @@ class IGA(nn.Module):
             return cotangent
         if call.transform is None:
             call.transform = self._make(call, grouped, tensors)
+            self._advice.seek(list(call.trained.values()))
         neighbours = layout.neighbours(grouped.device)
         adjusted = self._adjuster.with_rest(grouped, rest, neighbours, call.transform)
         return layout.joined(*adjusted, cotangent)
