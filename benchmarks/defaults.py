@@ -47,6 +47,10 @@ AXES: dict[str, tuple[float, ...]] = {
 }
 FINALISTS = ("damp 1 0.9 5 1", "damp 1 0.9 10 1", "damp 1 0.9 2 1")
 """What the sweeps left within their errors of the base: other rates of renewal."""
+CHOSEN = FINALISTS[1]
+"""The cheapest within 0.2 dB of the best."""
+COMPARED = ("plain", "control", CHOSEN)
+"""Rows that are trained with a cooldown too."""
 CONTROLS = tuple(
     f"scale {factor} of {groups}"
     for factor, groups in itertools.product((0.05, 0.1, 0.2, 0.5), (1, 16, 256))
@@ -178,12 +182,16 @@ ROWS = ("plain", "control", "paper", HALF, *FINALISTS)
 
 
 def finals(
-    runs: Runs, best: dict[str, dict[str, str]], networks: Iterable[str], places: list[Any]
+    runs: Runs,
+    best: dict[str, dict[str, str]],
+    networks: Iterable[str],
+    places: list[Any],
+    rows: Iterable[str] = ROWS,
 ) -> dict[tuple[str, str, str, str], Any]:
     """Return medians and averaged weights, (photographs and seeds,), by network, row, schedule."""
     found = {}
     for network in networks:
-        methods = {row: best[network].get(row, row) for row in ROWS}
+        methods = {row: best[network].get(row, row) for row in rows}
         for schedule in dict.fromkeys(place[1] for place in places):
             own = [place for place in places if place[1] == schedule]
             table = Table(runs, [network], dict.fromkeys(methods.values()), own)
@@ -203,6 +211,22 @@ def table_of(found: dict[Any, Any], networks: Iterable[str], schedule: str) -> l
                               for figure in ("median", "averaged"))  # fmt: skip
             cells.append(f"{last:.2f} / {averaged:.2f}")
         lines.append(f"| {row} | {' | '.join(cells)} |")
+    return lines
+
+
+def by_schedule(found: dict[Any, Any]) -> list[str]:
+    """Return a table with a row a method and schedule."""
+    lines = [f"| method, schedule | {' | '.join(MAIN)} |", "|---" * (1 + len(MAIN)) + "|"]
+    for row in COMPARED:
+        for schedule in ("constant", "cosine", "cooldown"):
+            cells = (
+                " / ".join(
+                    f"{np.mean(found[network, row, schedule, figure]):.2f}"
+                    for figure in ("median", "averaged")
+                )
+                for network in MAIN
+            )
+            lines.append(f"| {row}, {schedule} | {' | '.join(cells)} |")
     return lines
 
 
@@ -231,6 +255,8 @@ def report(runs: Runs) -> tuple[str, dict[str, Any]]:
     best = tuned(runs)
     places = list(itertools.product(PHOTOGRAPHS, SCHEDULES, SEEDS))
     found = finals(runs, best, MAIN, places)
+    cooled = [(photograph, "cooldown", seed) for photograph in PHOTOGRAPHS for seed in SEEDS]
+    found |= finals(runs, best, MAIN, cooled, COMPARED)
     others = finals(runs, best, OTHERS, [(PHOTOGRAPHS[0], "cosine", SEEDS[0])])
     where = ", ".join(f"{key} {value}" for key, value in environment().items())
     where_to = f"{' and '.join(PHOTOGRAPHS)}, seeds {' and '.join(map(str, SEEDS))}"
@@ -261,7 +287,7 @@ def report(runs: Runs) -> tuple[str, dict[str, Any]]:
     ]
     for schedule in SCHEDULES:
         parts += [f"### {schedule} rate", "\n".join(table_of(found, MAIN, schedule))]
-    for under, words in ((FINALISTS[0], "the base"), ("control", "the control")):
+    for under, words in ((CHOSEN, f"`{CHOSEN}`, which was chosen"), ("control", "the control")):
         parts += [
             f"### Over {words}",
             fill(f"Differences of medians over both schedules and {where_to}, paired; mean ± "
@@ -269,6 +295,10 @@ def report(runs: Runs) -> tuple[str, dict[str, Any]]:
             "\n".join(pairs(found, under)),
         ]  # fmt: skip
     parts += [
+        "### The schedule",
+        fill("The same means by schedule: the last iterate / averaged weights. A cooldown is a "
+             "constant rate that falls linearly to zero over the last fifth."),
+        "\n".join(by_schedule(found)),
         "### Other networks and Muon",
         fill(f"{PHOTOGRAPHS[0]}, cosine, seed {SEEDS[0]}: one run each, so that differences of a "
              "few tenths say nothing."),

@@ -61,7 +61,7 @@ class Adjustment:
     samples: int = 1
     reach: Reach = "mean"
     outputs: Outputs = "sum"
-    refresh: int = 5
+    refresh: int = 10
     average: float = 0.9
     seed: int = 0
 

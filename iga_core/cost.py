@@ -51,7 +51,7 @@ def added_share(
     --------
     >>> shapes = [(128, 26), (128,), (128, 128), (128,), (128, 128), (128,), (3, 128), (3,)]
     >>> round(added_share(Adjustment(), shapes, groups=256, points=128 * 128), 3)
-    0.032
+    0.019
     """
     shapes = list(shapes)
     size = sum(math.prod(shape) for shape in shapes)
@@ -92,7 +92,7 @@ def affordable_groups(
     --------
     >>> shapes = [(128, 26), (128,), (128, 128), (128,), (128, 128), (128,), (3, 128), (3,)]
     >>> [affordable_groups(Adjustment(), shapes, n) for n in (64**2, 128**2, 512 * 768)]
-    [133, 249, 818]
+    [184, 329, 1043]
     """
     shapes = list(shapes)
     low, high = 2, max(2, points)

@@ -63,7 +63,7 @@ OUTPUTS = Adjustment().outputs
 REFRESH = Adjustment().refresh
 AVERAGE = Adjustment().average
 OPTIMIZER = "adam"
-SCHEDULE = "cosine"
+SCHEDULE = "cooldown"
 AVERAGE_WEIGHTS = 0.0
 LEARNING_RATES = {
     "sgd": dict.fromkeys(KINDS, 1e-1),

@@ -63,7 +63,7 @@ def test_result_contract(unbroken):
     assert result["settings"]["patch"] == 4
     chosen = {
         "filter": "damp", "scale": 1, "factor": None, "end": None, "start": None, "level": None,
-        "sampling": "random", "samples": 1, "reach": "mean", "outputs": "sum", "refresh": 5,
+        "sampling": "random", "samples": 1, "reach": "mean", "outputs": "sum", "refresh": 10,
         "average": 0.9, "learning_rate": 5e-3,
     }  # fmt: skip
     assert {name: result["settings"][name] for name in chosen} == chosen
@@ -291,7 +291,7 @@ def test_every_setting_reaches_the_run(tmp_path, chosen):
 @pytest.mark.parametrize(
     ("options", "expected", "said"),
     [
-        (["--filter", "equalise"], {"end": 8, "refresh": 5}, "IGA, eigenvalues 0 to 7 equalised: 16 groups of 4 × 4"),
+        (["--filter", "equalise"], {"end": 8, "refresh": 10}, "IGA, eigenvalues 0 to 7 equalised: 16 groups of 4 × 4"),
         (["--scale", 0.5], {"scale": 0.5}, "IGA, Damp with scale 0.5: 16 groups"),
         (["--batch", 6, "--filter", "equalise"], {"end": 3, "refresh": 1, "average": 0},
          "IGA, eigenvalues 0 to 2 equalised: 16 groups of 4 × 4, 6 a step"),
