@@ -116,9 +116,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small matrices on several threads only wait for each other."""
+    """Small matrices on several threads only wait for each other; a benchmark may have set more."""
     if not missing("torch"):
         importlib.import_module("torch").set_num_threads(1)
     if missing("threadpoolctl"):
