@@ -384,10 +384,15 @@ class IGA(nn.Module):
     def _place(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> None:
         """Put the points of a call into groups: the last call's, where they are its points."""
         layout, coords = call.layout, tensors[call.coords]
+        seen, known = self._points, self._last is None
         if self._given is not None:
-            layout = layout.placed(self._given.on(coords))
-        elif not self._rows:
-            last, seen = self._last, self._points
+            layout, known = layout.placed(self._given.on(coords)), True
+        elif self._rows:
+            known = True
+        else:
+            # Their groups are known where they are the last call's points; after loading there is
+            # no last call, and the points are found again when they have been grouped.
+            last = self._last
             if last is not None and seen is not None and last.shape == layout.shape:
                 again = layout.placed(last.index) if last.index is not None else layout
                 if seen.again(again, tensors):
@@ -397,7 +402,7 @@ class IGA(nn.Module):
             groups = self._groups(layout.count, cotangent, call.trained)
             layout = layout.placed(nearest(flat.mean(dim=1), groups))
         call.layout = layout
-        if self._points is not None and not self._points.again(layout, tensors):
+        if seen is not None and not (known and seen.again(layout, tensors)):
             self._adjuster.forget()
 
     def _groups(self, count: int, cotangent: Tensor, leaves: dict[str, Tensor]) -> int:
