@@ -35,6 +35,8 @@ class Advice:
             self._handle = register_optimizer_step_pre_hook(
                 lambda optimizer, *_: _looked(this(), optimizer, ids)
             )
+            # Nor stay for good where nobody steps, or nobody adjusts after that.
+            weakref.finalize(self, self._handle.remove)
         elif self._handle is not None and self._given:
             self._handle.remove()
             self._handle = None

@@ -46,8 +46,8 @@ def selected(
     name : str
         What an error calls it.
     chosen : selector, optional
-        By default the first tensor of real or complex numbers among arguments, the only one in
-        what is returned.
+        By default the first tensor of real or complex numbers among arguments, or of others where
+        there is none; the only one of such numbers in what is returned.
     tree : pytree
         Returned by a network; or ``(args, kwargs)``.
     names : sequence of str, optional
@@ -72,7 +72,8 @@ def selected(
         what = "a function that returns a tensor of the structure as it is"
     elif chosen is None:
         places = [place for place in tensors if _has_numbers(leaves[place])]
-        places = places[:1] if names is not None else places
+        if names is not None:
+            places = (places or list(tensors))[:1]  # tables are read at whole numbers
         what = "one tensor, or to be told which one is meant"
     elif isinstance(chosen, tuple):
         places = [p for p, keys in tensors.items() if _begins(keys, chosen)]
