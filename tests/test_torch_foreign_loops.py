@@ -1,7 +1,9 @@
 """`iga_torch.IGA` in the manner of public codebases: what was tried on it and once went wrong."""
 
+import dataclasses
 import gc
 import warnings
+import weakref
 
 import pytest
 
@@ -212,6 +214,35 @@ class TestArguments:
         got, found = adjusted_gradient(network, x)
         flat = Bound(inner, lambda net, x: net(x)[..., :1])
         close(got, dense_gradient(flat, x.reshape(60, 2), found.reshape(60)), 1e-10)
+
+
+def test_a_dataclass_is_given_back_as_it_was():
+    """With what is no field, and without keeping anything alive."""
+
+    @dataclasses.dataclass
+    class Samples:
+        positions: torch.Tensor
+        weights: torch.Tensor | None = None
+
+        def __post_init__(self):
+            self.made = True
+
+    seen = []
+
+    def noting(net, samples):
+        seen.append((type(samples), samples.made))
+        return {"out": Samples(net(samples.positions))}
+
+    model = iga_torch.IGA(Bound(mlp(), noting), groups=4, output="positions")
+    x = points(20, 2)
+    found = model(Samples(x))["out"]
+    assert found.made
+    assert found.weights is None
+    found.positions.sum().backward()
+    assert set(seen) == {(Samples, True)}
+    held = weakref.ref(x)
+    del x, found
+    assert held() is None
 
 
 class TestAttributes:

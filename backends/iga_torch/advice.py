@@ -46,8 +46,8 @@ class Advice:
 
 
 def _looked(advice: Advice | None, optimizer: torch.optim.Optimizer, ids: frozenset[int]) -> None:
-    if advice is None or advice._given:
-        return
+    if advice is None or advice._given or torch.compiler.is_compiling():
+        return  # a compiled step would break where a value is read
     for group in optimizer.param_groups:
         if any(id(parameter) in ids for parameter in group["params"]):
             advice._given = True

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path
+from torch.utils._pytree import TreeSpec
 
 from iga_core.arrays import short
+from iga_torch.structures import flattened, flattened_with_paths
 
 Selector: TypeAlias = str | int | tuple[str | int, ...] | Callable[[Any], Tensor]
 """A name or key at any depth, a path from the outside, or a function of the structure."""
@@ -59,9 +60,9 @@ def selected(
         If there is no such tensor, or several.
     """
     if isinstance(tree, Tensor) and chosen is None:  # by far the most common
-        leaves, spec = tree_flatten(tree)
+        leaves, spec = flattened(tree)
         return leaves, spec, 0
-    paths, spec = tree_flatten_with_path(tree)
+    paths, spec = flattened_with_paths(tree)
     leaves = [leaf for _, leaf in paths]
     tensors = {place: _keys(path, names) for place, (path, leaf) in enumerate(paths)
                if isinstance(leaf, Tensor)}  # fmt: skip

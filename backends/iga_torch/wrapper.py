@@ -119,7 +119,7 @@ class IGA(nn.Module):
         operations, but at least 64, of 4 points or more.
     coords, output : str, tuple, int or callable, optional
         Which tensor holds the coordinates, and which of those that are returned the outputs, where
-        they come in dicts, tuples, lists or named tuples: a name or key, looked for at any depth; a
+        they come in dicts, tuples, lists or dataclasses: a name or key, looked for at any depth; a
         path such as ``("out", 0)``; or a function of the structure, which returns the tensor. By
         default the first tensor of numbers, and the only one.
     choose : callable, optional
