@@ -187,7 +187,8 @@ class TestArguments:
         model = iga_torch.IGA(Bound(mlp(), later), groups=4)
         model(points(20, 2), False).sum().backward()
         with pytest.warns(UserWarning, match="coords: expected a network that leaves its arg"):
-            model(points(20, 2), True).sum()
+            found = model(points(20, 2), True)
+        found.sum().backward()  # without a second warning
         model(points(20, 2), True).sum().backward()
 
     def test_coordinates_made_under_inference_mode(self):

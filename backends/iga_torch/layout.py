@@ -202,7 +202,8 @@ def leading_axes(coords: Tensor, output: Tensor) -> tuple[int, ...]:
     if not common:
         raise ValueError(
             f"output: expected the leading axes of the coordinates, {tuple(points)}, got shape "
-            f"{tuple(output.shape)}; return one row of channels a point"
+            f"{tuple(output.shape)}; return one row of channels a point, or expand the coordinates "
+            "to the axes of the outputs"
         )
     return tuple(points[:common])
 

@@ -93,9 +93,10 @@ class IGA(nn.Module):
     """A network whose training is adjusted: the identity around it, but for its gradient.
 
     In training mode the gradient of any loss with respect to the outputs is adjusted on its way
-    back (Shi et al. 2025). In `eval()` mode, without gradients and inside `plain()`, this is the
-    network alone. All trained parameters are the network's, and so are all attributes and methods
-    that are not named here: ``model.density(x)`` is the network's own, and not adjusted.
+    back (Shi et al. 2025). In `eval()` mode, without gradients, with all parameters frozen and
+    inside `plain()`, this is the network alone. All trained parameters are the network's, and so
+    are all attributes and methods that are not named here, to be set too: ``model.density(x)`` is
+    the network's own, and not adjusted.
 
     Every call stands for itself: its points are its groups, and its transform is its own. A
     transform, and the running average of kernels, are kept from call to call only where the points
@@ -141,9 +142,12 @@ class IGA(nn.Module):
     plain training does: let the rate decay, at least over the last fifth of the steps, or average
     the weights.
 
-    **What is never silent.** A backward pass that reaches the parameters around the adjustment
-    warns once; `kernel_report` says which parameters take explicit rows, and why; rows that depend
-    on each other are refused. Randomness in `forward` is evaluated as another draw.
+    **What is never silent.** A backward pass that reaches the parameters, and no adjusted call,
+    warns once; so a loss on a returned tensor other than `output` is seen alone, but not beside an
+    adjusted one, and trains plain there. Derivatives of the adjusted gradient (`create_graph`) and
+    transforms of `torch.func` are refused. `kernel_report` says which parameters take explicit
+    rows, and why; rows that depend on each other are refused. Randomness in `forward` is evaluated
+    as another draw.
 
     **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
     backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
@@ -164,7 +168,7 @@ class IGA(nn.Module):
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     >>> model = IGA(net, groups=16)
-    >>> x = torch.rand(300, 2)
+    >>> x = torch.rand(320, 2)
     >>> loss = torch.mean((model(x) - torch.sin(9 * x[:, :1])) ** 2)
     >>> loss.backward()
     >>> model.transform.matrix().shape
@@ -358,7 +362,8 @@ class IGA(nn.Module):
                 "coords: expected a network that leaves its arguments as they are, as in the calls "
                 "before, got one that changes them in place; this call is not adjusted"
             )
-            return output
+            leaves[place] = _Watch.apply(found, self, None, [])  # nor a pass around it
+            return tree_unflatten(leaves, spec)
         begun = replace(begun, leaves=given)
         coords = begun.leaves[begun.coords]
         if not coords.numel():
