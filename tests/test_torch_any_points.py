@@ -5,6 +5,7 @@ Every gradient is held against ``Jᵀ (S ⊗ I) g``, formed densely in float64.
 
 import collections
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
 from iga_torch.neighbours import MOST_REST, nearest  # noqa: E402
+from iga_torch.structures import flattened  # noqa: E402
 from tests.support.torch_networks import Dense, clear, gradient, steep  # noqa: E402
 
 FRESH = {"refresh": 1, "average": 0}
@@ -305,6 +307,15 @@ def alone(_, f):
 Named = collections.namedtuple("Named", ["features", "rgb", "sigma"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Rays:
+    """As in codebases with types of their own, whose `__init__` need not take what they hold."""
+
+    origins: torch.Tensor
+    bounds: dict
+    near: float = dataclasses.field(init=False, default=0.5)
+
+
 class Nested(nn.Module):
     """What comes in and goes out as public code has it; the parameters are those of `inner`."""
 
@@ -337,6 +348,10 @@ STRUCTURES = {
     "named tuple out": (
         lambda x: x, lambda x, f: Named(x, f, f.sum(-1)), lambda x: ((x,), {}), {"output": "rgb"},
     ),
+    "dataclasses": (
+        lambda rays: rays.origins, lambda x, f: Rays(x, {"rgb": f}), lambda x: ((Rays(x, {}),), {}),
+        {"coords": "origins", "output": "rgb"},
+    ),
     "a function": (
         lambda pair: pair[1], lambda x, f: {"a": {"b": (f, x)}}, lambda x: (([None, x],), {}),
         {"output": lambda out: out["a"]["b"][0]},
@@ -363,12 +378,13 @@ def test_structures(name):
     found = model(*args, **kwargs)
     plain = network(*args, **kwargs)
     assert type(found) is type(plain)
-    leaves, spec = torch.utils._pytree.tree_flatten(found)
-    others, as_plain = torch.utils._pytree.tree_flatten(plain)
+    leaves, spec = flattened(found)
+    others, as_plain = flattened(plain)
     assert spec == as_plain
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     for a, b in zip(leaves, others, strict=True):
-        assert torch.equal(a, b)
-    adjusted = next(leaf for leaf in leaves if "_Watch" in type(leaf.grad_fn).__name__)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    adjusted = next(leaf for leaf in tensors if "_Watch" in type(leaf.grad_fn).__name__)
     adjusted.square().mean().backward()
     dense = Dense(inner, adjustment, found_grouping(nearest(x, 8)))
     want = dense.gradient(x, 2 * adjusted.detach() / adjusted.numel())

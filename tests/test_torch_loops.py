@@ -440,14 +440,6 @@ def test_bad_arguments(arguments, message):
         iga_torch.IGA(*arguments)
 
 
-def test_frozen_later():
-    network = Answer()
-    model = iga_torch.IGA(network, GROUPING)
-    network.requires_grad_(False)
-    with pytest.raises(ValueError, match="network: expected a trainable parameter, got none"):
-        model(X)
-
-
 def test_few_groups_warn_once():
     model = iga_torch.IGA(Answer(), Grouping.patches((11, 13), 5), Adjustment.paper(end=20))
     with warnings.catch_warnings(record=True) as said:

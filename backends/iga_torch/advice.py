@@ -35,6 +35,8 @@ class Advice:
             self._handle = register_optimizer_step_pre_hook(
                 lambda optimizer, *_: _looked(this(), optimizer, ids)
             )
+            # Nor stay for good where nobody steps, or nobody adjusts after that.
+            weakref.finalize(self, self._handle.remove)
         elif self._handle is not None and self._given:
             self._handle.remove()
             self._handle = None
@@ -44,8 +46,8 @@ class Advice:
 
 
 def _looked(advice: Advice | None, optimizer: torch.optim.Optimizer, ids: frozenset[int]) -> None:
-    if advice is None or advice._given:
-        return
+    if advice is None or advice._given or torch.compiler.is_compiling():
+        return  # a compiled step would break where a value is read
     for group in optimizer.param_groups:
         if any(id(parameter) in ids for parameter in group["params"]):
             advice._given = True

@@ -8,12 +8,12 @@ from typing import Any
 import numpy
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
 from iga_core import Grouping
 from iga_torch.neighbours import Index
-from iga_torch.recording import COMPLEX, FLOATS
+from iga_torch.recording import COMPLEX, FLOATS, evaluating
 from iga_torch.samples import Samples, replaced
 
 
@@ -139,6 +139,23 @@ class Layout:
         two = torch.cat([first, (first + 1) % self.points], dim=1) if self.points > 1 else first
         return self.samples(tensors, two), len(self.shape)
 
+    def follows(self, network: nn.Module, tensors: list[Tensor]) -> bool:
+        """Say whether a network returns as many outputs along the last axis as it is given points.
+
+        Asked with one point more than there are, so that no number of channels is that by chance.
+        """
+        count, device = self.shape[-1] + 1, tensors[0].device
+        every = torch.arange(self.count, device=device)
+        layout = self.placed(Index(every[None], every[:0], every[:0]))
+        some = torch.arange(count, device=device) % self.count
+        samples = layout.samples(tensors, some[None])
+        try:
+            with evaluating(network), torch.no_grad():
+                found = samples.call(network)
+        except (IndexError, RuntimeError, ValueError):
+            return False
+        return found.shape[samples.axis] == count
+
     def _samples(self, parts: list[Tensor], axis: int, count: int, each: int) -> Samples:
         leaves = replaced(self.leaves, self.sampled, parts)
         places = tuple(sorted(self.sampled))
@@ -185,7 +202,8 @@ def leading_axes(coords: Tensor, output: Tensor) -> tuple[int, ...]:
     if not common:
         raise ValueError(
             f"output: expected the leading axes of the coordinates, {tuple(points)}, got shape "
-            f"{tuple(output.shape)}; return one row of channels a point"
+            f"{tuple(output.shape)}; return one row of channels a point, or expand the coordinates "
+            "to the axes of the outputs"
         )
     return tuple(points[:common])
 

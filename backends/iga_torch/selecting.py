@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path
+from torch.utils._pytree import TreeSpec
 
 from iga_core.arrays import short
+from iga_torch.structures import flattened, flattened_with_paths
 
 Selector: TypeAlias = str | int | tuple[str | int, ...] | Callable[[Any], Tensor]
 """A name or key at any depth, a path from the outside, or a function of the structure."""
@@ -46,8 +47,8 @@ def selected(
     name : str
         What an error calls it.
     chosen : selector, optional
-        By default the first tensor of real or complex numbers among arguments, the only one in
-        what is returned.
+        By default the first tensor of real or complex numbers among arguments, or of others where
+        there is none; the only one of such numbers in what is returned.
     tree : pytree
         Returned by a network; or ``(args, kwargs)``.
     names : sequence of str, optional
@@ -59,9 +60,9 @@ def selected(
         If there is no such tensor, or several.
     """
     if isinstance(tree, Tensor) and chosen is None:  # by far the most common
-        leaves, spec = tree_flatten(tree)
+        leaves, spec = flattened(tree)
         return leaves, spec, 0
-    paths, spec = tree_flatten_with_path(tree)
+    paths, spec = flattened_with_paths(tree)
     leaves = [leaf for _, leaf in paths]
     tensors = {place: _keys(path, names) for place, (path, leaf) in enumerate(paths)
                if isinstance(leaf, Tensor)}  # fmt: skip
@@ -72,7 +73,8 @@ def selected(
         what = "a function that returns a tensor of the structure as it is"
     elif chosen is None:
         places = [place for place in tensors if _has_numbers(leaves[place])]
-        places = places[:1] if names is not None else places
+        if names is not None:
+            places = (places or list(tensors))[:1]  # tables are read at whole numbers
         what = "one tensor, or to be told which one is meant"
     elif isinstance(chosen, tuple):
         places = [p for p, keys in tensors.items() if _begins(keys, chosen)]

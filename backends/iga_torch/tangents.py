@@ -162,7 +162,8 @@ class Tangents:
     ) -> tuple[object, ...]:
         """Return what tells one way of evaluating from another."""
         modes = tuple(module.training for module in network.modules())
-        ids = tuple(map(id, leaves.values()))
+        # Not which tensors they are: fast weights are new ones at every call.
+        like = tuple((name, leaf.shape, leaf.dtype) for name, leaf in leaves.items())
         recording = evaluation.recording
         uses = tuple(
             (
@@ -173,7 +174,8 @@ class Tangents:
             )
             for used in recording.uses
         )
-        return (evaluation.samples.shapes(), outputs, ids, modes, uses, frozenset(recording.others))
+        shapes, others = evaluation.samples.shapes(), frozenset(recording.others)
+        return (shapes, outputs, like, modes, uses, others)
 
     def _checked_parts(
         self, leaves: Leaves, evaluation: Evaluation, found: Found

@@ -22,6 +22,7 @@ from iga_core.cost import affordable_groups
 from iga_core.filters import needs_kernel
 from iga_torch.advice import Advice
 from iga_torch.around import Around, passed
+from iga_torch.before import Before
 from iga_torch.checking import (
     require_dtype,
     require_module,
@@ -34,6 +35,7 @@ from iga_torch.late import LateFlag
 from iga_torch.layout import (
     Given,
     Layout,
+    as_real,
     axes_of,
     axes_of_rows,
     leading_axes,
@@ -47,6 +49,7 @@ from iga_torch.report import KernelReport
 from iga_torch.samples import Samples, replaced
 from iga_torch.seen import Seen
 from iga_torch.selecting import Selector, parameter_names, require_selector, selected
+from iga_torch.stand_ins import standing_in
 from iga_torch.tangents import Tangents
 
 LEAST_GROUPS = 64
@@ -55,6 +58,13 @@ LEAST_POINTS = 4
 """Of a group, then: the mean of fewer is hardly another thing than a point."""
 WITHOUT_KERNEL = 16
 """Groups for a filter that has no kernel: it gains most with a few large ones."""
+NO_BACKWARD = (
+    "call: expected none inside a transform of torch.func or under forward-mode differentiation, "
+    "got one (grad, vmap, jvp, jacrev, ...), which has no backward pass to adjust; take gradients "
+    "by backward() or torch.autograd.grad, wrap a module whose output is the derivative, or call "
+    "the model in eval() mode or inside `with model.plain():`, where it is not adjusted"
+)
+"""What an error says to those who differentiate in other ways."""
 
 
 @dataclass(eq=False)
@@ -65,6 +75,7 @@ class Begun:
     spec: TreeSpec
     coords: int
     trained: dict[str, Tensor]
+    before: Before
 
 
 @dataclass(eq=False)
@@ -82,9 +93,10 @@ class IGA(nn.Module):
     """A network whose training is adjusted: the identity around it, but for its gradient.
 
     In training mode the gradient of any loss with respect to the outputs is adjusted on its way
-    back (Shi et al. 2025). In `eval()` mode, without gradients and inside `plain()`, this is the
-    network alone. All trained parameters are the network's, and so are all attributes and methods
-    that are not named here: ``model.density(x)`` is the network's own, and not adjusted.
+    back (Shi et al. 2025). In `eval()` mode, without gradients, with all parameters frozen and
+    inside `plain()`, this is the network alone. All trained parameters are the network's, and so
+    are all attributes and methods that are not named here, to be set too: ``model.density(x)`` is
+    the network's own, and not adjusted.
 
     Every call stands for itself: its points are its groups, and its transform is its own. A
     transform, and the running average of kernels, are kept from call to call only where the points
@@ -108,7 +120,7 @@ class IGA(nn.Module):
         operations, but at least 64, of 4 points or more.
     coords, output : str, tuple, int or callable, optional
         Which tensor holds the coordinates, and which of those that are returned the outputs, where
-        they come in dicts, tuples, lists or named tuples: a name or key, looked for at any depth; a
+        they come in dicts, tuples, lists or dataclasses: a name or key, looked for at any depth; a
         path such as ``("out", 0)``; or a function of the structure, which returns the tensor. By
         default the first tensor of numbers, and the only one.
     choose : callable, optional
@@ -130,9 +142,12 @@ class IGA(nn.Module):
     plain training does: let the rate decay, at least over the last fifth of the steps, or average
     the weights.
 
-    **What is never silent.** A backward pass that reaches the parameters around the adjustment
-    warns once; `kernel_report` says which parameters take explicit rows, and why; rows that depend
-    on each other are refused. Randomness in `forward` is evaluated as another draw.
+    **What is never silent.** A backward pass that reaches the parameters, and no adjusted call,
+    warns once; so a loss on a returned tensor other than `output` is seen alone, but not beside an
+    adjusted one, and trains plain there. Derivatives of the adjusted gradient (`create_graph`) and
+    transforms of `torch.func` are refused. `kernel_report` says which parameters take explicit
+    rows, and why; rows that depend on each other are refused. Randomness in `forward` is evaluated
+    as another draw.
 
     **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
     backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
@@ -153,7 +168,7 @@ class IGA(nn.Module):
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     >>> model = IGA(net, groups=16)
-    >>> x = torch.rand(300, 2)
+    >>> x = torch.rand(320, 2)
     >>> loss = torch.mean((model(x) - torch.sin(9 * x[:, :1])) ** 2)
     >>> loss.backward()
     >>> model.transform.matrix().shape
@@ -213,11 +228,25 @@ class IGA(nn.Module):
         self._points: Seen | None = None
         self._last: Layout | None = None
         self._shared: set[int] = set()
+        self._changes: bool | None = None  # whether the network changes its arguments in place
+        self._of_channels: dict[object, bool] = {}  # last axes in common, whether by chance
         self._seen: set[object] = set()
         self._warned: set[str] = set()
         self._not_finite = LateFlag()
         self._around, self._advice = Around(), Advice()
         self._plain = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is the network's own is set there, where its `forward` reads it; so are parameters
+        # and modules, which `state_dict` would not have otherwise.
+        ready = "_plain" in self.__dict__  # the last one of `__init__`
+        ours = not ready or name == "network" or name in self.__dict__ or hasattr(IGA, name)
+        if not ours and (
+            isinstance(value, nn.Parameter | nn.Module) or hasattr(self.network, name)
+        ):
+            setattr(self.network, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -294,17 +323,22 @@ class IGA(nn.Module):
 
     @torch.compiler.disable
     def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun | None:
-        if not self.training or self._plain:
-            self._around.watch(
-                next((p for p in self.network.parameters() if p.requires_grad), None)
-            )
+        # With nothing to train, as while a generator trains through it, there is nothing to adjust.
+        first = next((p for p in self.network.parameters() if p.requires_grad and p.numel()), None)
+        idle = not self.training or self._plain > 0 or first is None
+        if torch._C._are_functorch_transforms_active():
+            if idle:
+                return None  # such a transform hides the graph from a watch
+            raise RuntimeError(NO_BACKWARD)
+        self._around.watch(first)
+        if idle:
             return None
         leaves = trained(self.network)
-        self._around.watch(next(iter(leaves.values())))
         require_separate(self.network)
         found, spec, place = selected("coords", self._selectors[0], (args, kwargs), self._names)
         require_device("coords", found[place], leaves)
-        return Begun(found, spec, place, leaves)
+        before = Before.of(found, copied=self._changes is not False)
+        return Begun(found, spec, place, leaves, before)
 
     def _evaluated(self, begun: Begun | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -319,27 +353,52 @@ class IGA(nn.Module):
     def _ends(self, output: Any, begun: Begun) -> Any:
         leaves, spec, place = selected("output", self._selectors[1], output)
         found = leaves[place]
-        coords = begun.leaves[begun.coords]
         require_numbers(found)
         if not found.requires_grad:
             return output
+        given, self._changes = begun.before.arguments()
+        if given is None:
+            self._warn(
+                "coords: expected a network that leaves its arguments as they are, as in the calls "
+                "before, got one that changes them in place; this call is not adjusted"
+            )
+            leaves[place] = _Watch.apply(found, self, None, [])  # nor a pass around it
+            return tree_unflatten(leaves, spec)
+        begun = replace(begun, leaves=given)
+        coords = begun.leaves[begun.coords]
         if not coords.numel():
             leaves[place] = _Watch.apply(found, self, None, [])  # passes through it are no others
             return tree_unflatten(leaves, spec)
         if self._given is not None:
             shape = axes_of(coords, self._given.grouping)
         else:
-            shape = axes_of_rows(coords) if self._rows else leading_axes(coords, found)
+            shape = axes_of_rows(coords) if self._rows else self._axes(begun, coords, found)
+        layout = self._layout(begun, shape)
+        layout.require_outputs(found)
+        call = Call(layout, layout.sampled.index(begun.coords), begun.trained)
+        leaves[place] = _Watch.apply(found, self, call, [begun.leaves[k] for k in layout.sampled])
+        return tree_unflatten(leaves, spec)
+
+    def _layout(self, begun: Begun, shape: tuple[int, ...]) -> Layout:
         places, along = running_along(begun.leaves, begun.coords, shape, self._rows, self._shared)
         others = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in begun.leaves]
-        layout = Layout(
+        return Layout(
             replaced(tuple(others), places, [None] * len(places)), begun.spec, places, along,
             shape, functools.partial(_output_of, self._selectors[1]),
         )  # fmt: skip
-        layout.require_outputs(found)
-        call = Call(layout, places.index(begun.coords), begun.trained)
-        leaves[place] = _Watch.apply(found, self, call, [begun.leaves[k] for k in places])
-        return tree_unflatten(leaves, spec)
+
+    def _axes(self, begun: Begun, coords: Tensor, found: Tensor) -> tuple[int, ...]:
+        """Return the points' leading axes: the last one in common may be channels by chance."""
+        shape = leading_axes(coords, found)
+        if found.ndim > len(shape) or len(shape) == 1:
+            return shape
+        form = coords.shape[len(shape) - 1 :]
+        if form not in self._of_channels:
+            layout = self._layout(begun, shape)
+            tensors = [begun.leaves[k].detach() for k in layout.sampled]
+            with standing_in(self.network, begun.trained):
+                self._of_channels[form] = not layout.follows(self.network, tensors)
+        return shape[:-1] if self._of_channels[form] else shape
 
     def _returned(self, cotangent: Tensor, call: Call | None, tensors: list[Tensor]) -> Tensor:
         """Adjust the cotangent of a call's outputs; there is no call where it had no points."""
@@ -400,7 +459,8 @@ class IGA(nn.Module):
                     return
             flat = coords.reshape(layout.count, -1, coords.shape[-1] if coords.ndim > 1 else 1)
             groups = self._groups(layout.count, cotangent, call.trained)
-            layout = layout.placed(nearest(flat.mean(dim=1), groups))
+            middle = as_real(flat.mean(dim=1, dtype=_precise(flat))).flatten(1)
+            layout = layout.placed(nearest(middle, groups))
         call.layout = layout
         if seen is not None and not (known and seen.again(layout, tensors)):
             self._adjuster.forget()
@@ -431,12 +491,13 @@ class IGA(nn.Module):
         """Return the kernel at positions (n, s), and the layout and tensors that it is of."""
 
         def of(layout: Layout, tensors: list[Tensor]) -> Tensor:
-            return self._tangents.kernel(
-                self.network,
-                call.trained,
-                layout.samples(tensors, positions),
-                outputs=self.adjustment.outputs,
-            )
+            with standing_in(self.network, call.trained) as leaves:
+                return self._tangents.kernel(
+                    self.network,
+                    leaves,
+                    layout.samples(tensors, positions),
+                    outputs=self.adjustment.outputs,
+                )
 
         layout = call.layout
         try:
@@ -554,9 +615,13 @@ class _Watch(torch.autograd.Function):
     def forward(
         ctx: Any, output: Tensor, model: IGA, call: Call | None, tensors: list[Tensor]
     ) -> Tensor:
-        ctx.save_for_backward(*(tensor.detach() for tensor in tensors))
+        ctx.save_for_backward(*(_savable(tensor.detach()) for tensor in tensors))
         ctx.model, ctx.call = model, call
         return output.clone()  # a view could not be changed in place by the caller
+
+    @staticmethod
+    def jvp(_: Any, *__: Any) -> Tensor:
+        raise RuntimeError(NO_BACKWARD)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -569,6 +634,15 @@ def _outside_compilation(
     model: IGA, cotangent: Tensor, call: Call | None, tensors: tuple[Tensor, ...]
 ) -> Tensor:
     return model._returned(cotangent, call, list(tensors))
+
+
+def _precise(coords: Tensor) -> torch.dtype:
+    return torch.complex128 if coords.is_complex() else torch.float64
+
+
+def _savable(tensor: Tensor) -> Tensor:
+    """Return a tensor that autograd can save: one made under inference mode cannot be."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _output_of(chosen: Selector | None, returned: Any) -> Any:
