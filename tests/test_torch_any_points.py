@@ -44,11 +44,6 @@ def found_grouping(index):
     return Grouping(*parts, centre=np.full(len(index.index), (index.index.shape[1] - 1) // 2))
 
 
-def grouping_of(model, x):
-    return found_grouping(nearest(x, model._groups(len(x), x[:, :1].expand(-1, 3),
-                                                   dict(model.network.named_parameters()))))  # fmt: skip
-
-
 class TestNeighbours:
     @pytest.mark.parametrize("count", [1, 7, 64, 1000, 8192])
     @pytest.mark.parametrize("axes", [1, 2, 3, 6])

@@ -649,7 +649,7 @@ def test_a_damaged_state(change):
     with pytest.raises(ValueError, match="state: expected"):
         other.load_adjustment_state(change(state))
     assert other.transform is None
-    assert other._points is None
+    assert other._placing.seen is None
     other.load_adjustment_state(state)
     assert torch.equal(other.transform.matrix(), state["S"])
     assert torch.equal(other.transform.eigenvalues, state["eigenvalues"])
@@ -687,7 +687,7 @@ def test_the_choice_of_representatives_is_an_argument():
         model(x).square().mean().backward()
         assert asked[-1] == ((12, 9, 3), list(range(9)), step)
         assert torch.equal(
-            model._points.values[0], x[GROUPING.index[:, [step, step]]].flatten(0, 1)
+            model._placing.seen.values[0], x[GROUPING.index[:, [step, step]]].flatten(0, 1)
         )
 
 

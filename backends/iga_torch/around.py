@@ -17,6 +17,20 @@ WORDS = (
 )
 
 
+class Once:
+    """Warns of each kind of thing once; the words before the first colon are its kind."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, words: str) -> None:
+        """Say it, unless something of this kind was said."""
+        kind = words.partition(":")[0]
+        if kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(words, stacklevel=3)
+
+
 _passes: collections.deque[int] = collections.deque(maxlen=16)
 """Numbers of the last backward passes through adjusted calls."""
 

@@ -5,7 +5,6 @@ It knows PyTorch's backward pass; what happens to a cotangent there, `iga_core.A
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,11 +16,8 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from iga_core import Adjuster, Adjustment, Grouping, Transform
 from iga_core.adjuster import Choose
-from iga_core.arrays import require_count
-from iga_core.cost import affordable_groups
-from iga_core.filters import needs_kernel
 from iga_torch.advice import Advice
-from iga_torch.around import Around, passed
+from iga_torch.around import Around, Once, passed
 from iga_torch.before import Before
 from iga_torch.checking import (
     require_dtype,
@@ -33,17 +29,13 @@ from iga_torch.checking import (
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
 from iga_torch.layout import (
-    Given,
     Layout,
-    as_real,
-    axes_of,
-    axes_of_rows,
     leading_axes,
     require_numbers,
     running_along,
     sent,
 )
-from iga_torch.neighbours import nearest
+from iga_torch.placing import Placing
 from iga_torch.recording import COMPLEX, FLOATS
 from iga_torch.report import KernelReport
 from iga_torch.samples import Samples, replaced
@@ -52,12 +44,6 @@ from iga_torch.selecting import Selector, parameter_names, require_selector, sel
 from iga_torch.stand_ins import standing_in
 from iga_torch.tangents import Tangents
 
-LEAST_GROUPS = 64
-"""Of a call where nobody has said how many, if there are points enough."""
-LEAST_POINTS = 4
-"""Of a group, then: the mean of fewer is hardly another thing than a point."""
-WITHOUT_KERNEL = 16
-"""Groups for a filter that has no kernel: it gains most with a few large ones."""
 NO_BACKWARD = (
     "call: expected none inside a transform of torch.func or under forward-mode differentiation, "
     "got one (grad, vmap, jvp, jacrev, ...), which has no backward pass to adjust; take gradients "
@@ -195,43 +181,27 @@ class IGA(nn.Module):
                 f"{f'as {inner!r} in it' if inner else 'itself'}; its gradient would be adjusted "
                 "twice: wrap the bare network, once"
             )
-        if not isinstance(grouping, Grouping | None) and grouping != "rows":
-            raise TypeError(
-                f"grouping: expected a Grouping, 'rows' or None, got {type(grouping).__name__}; "
-                "leave it out, to have neighbours grouped at each call, or say how many by groups="
-            )
-        if groups is not None and grouping is not None:
-            raise ValueError(
-                f"groups: expected no grouping beside it, got {groups} and a grouping; leave one "
-                "of them out"
-            )
         adjustment = Adjustment() if adjustment is None else adjustment
         if not isinstance(adjustment, Adjustment):
             raise TypeError(
                 f"adjustment: expected an Adjustment, got {type(adjustment).__name__}; "
                 "pass Adjustment() or Adjustment.paper(end=20)"
             )
-        self._given = Given(grouping) if isinstance(grouping, Grouping) else None
-        if isinstance(grouping, Grouping) and adjustment.samples > grouping.points:
-            adjustment.require_fit(grouping.groups, grouping.points)
-        self._rows = grouping == "rows"
-        self._wanted = None if groups is None else require_count("groups", groups, 1)
+        self._once = Once()
+        self._placing = Placing(grouping, groups, adjustment, self._once)
         for name, chosen in (("coords", coords), ("output", output)):
             require_selector(name, chosen)
         self._selectors = coords, output
         trained(network)
         self.network = network
         self._names = parameter_names(network)
-        centre = None if self._given is None else self._given.grouping.centre
+        centre = grouping.centre if isinstance(grouping, Grouping) else None
         self._adjuster = Adjuster(adjustment, centre=centre, choose=choose, send=sent)
         self._tangents = Tangents()
-        self._points: Seen | None = None
-        self._last: Layout | None = None
         self._shared: set[int] = set()
         self._changes: bool | None = None  # whether the network changes its arguments in place
         self._of_channels: dict[object, bool] = {}  # last axes in common, whether by chance
         self._seen: set[object] = set()
-        self._warned: set[str] = set()
         self._not_finite = LateFlag()
         self._around, self._advice = Around(), Advice()
         self._plain = 0
@@ -264,9 +234,7 @@ class IGA(nn.Module):
     @property
     def grouping(self) -> Grouping | str | None:
         """How data in their own order fall into groups, "rows", or None where that is found."""
-        if self._given is not None:
-            return self._given.grouping
-        return "rows" if self._rows else None
+        return self._placing.grouping
 
     @property
     def transform(self) -> Transform | None:
@@ -358,7 +326,7 @@ class IGA(nn.Module):
             return output
         given, self._changes = begun.before.arguments()
         if given is None:
-            self._warn(
+            self._once(
                 "coords: expected a network that leaves its arguments as they are, as in the calls "
                 "before, got one that changes them in place; this call is not adjusted"
             )
@@ -369,10 +337,7 @@ class IGA(nn.Module):
         if not coords.numel():
             leaves[place] = _Watch.apply(found, self, None, [])  # passes through it are no others
             return tree_unflatten(leaves, spec)
-        if self._given is not None:
-            shape = axes_of(coords, self._given.grouping)
-        else:
-            shape = axes_of_rows(coords) if self._rows else self._axes(begun, coords, found)
+        shape = self._placing.axes(coords) or self._axes(begun, coords, found)
         layout = self._layout(begun, shape)
         layout.require_outputs(found)
         call = Call(layout, layout.sampled.index(begun.coords), begun.trained)
@@ -380,7 +345,9 @@ class IGA(nn.Module):
         return tree_unflatten(leaves, spec)
 
     def _layout(self, begun: Begun, shape: tuple[int, ...]) -> Layout:
-        places, along = running_along(begun.leaves, begun.coords, shape, self._rows, self._shared)
+        places, along = running_along(
+            begun.leaves, begun.coords, shape, self._placing.rows, self._shared
+        )
         others = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in begun.leaves]
         return Layout(
             replaced(tuple(others), places, [None] * len(places)), begun.spec, places, along,
@@ -407,7 +374,7 @@ class IGA(nn.Module):
             return cotangent
         if self._plain:
             if torch.is_grad_enabled():
-                self._warn(
+                self._once(
                     "derivative: taken inside plain(), a loss on it trains the network unadjusted, "
                     "beside what is adjusted; to have it adjusted, wrap a module whose output is "
                     "the derivative"
@@ -422,7 +389,12 @@ class IGA(nn.Module):
         if not any(_is_wanted(leaf) for leaf in call.trained.values()):
             return cotangent
         if call.transform is None:
-            self._place(call, cotangent, tensors)
+            channels = cotangent.numel() // call.layout.count
+            call.layout, same = self._placing.placed(
+                call.layout, tensors, tensors[call.coords], channels, call.trained
+            )
+            if not same:
+                self._adjuster.forget()
         layout = call.layout
         wide = cotangent if cotangent.dtype in (*FLOATS, *COMPLEX) else cotangent.float()
         grouped, rest = layout.split(wide)
@@ -439,51 +411,6 @@ class IGA(nn.Module):
         neighbours = layout.neighbours(grouped.device)
         adjusted = self._adjuster.with_rest(grouped, rest, neighbours, call.transform)
         return layout.joined(*adjusted, cotangent)
-
-    def _place(self, call: Call, cotangent: Tensor, tensors: list[Tensor]) -> None:
-        """Put the points of a call into groups: the last call's, where they are its points."""
-        layout, coords = call.layout, tensors[call.coords]
-        seen, known = self._points, self._last is None
-        if self._given is not None:
-            layout, known = layout.placed(self._given.on(coords)), True
-        elif self._rows:
-            known = True
-        else:
-            # Their groups are known where they are the last call's points; after loading there is
-            # no last call, and the points are found again when they have been grouped.
-            last = self._last
-            if last is not None and seen is not None and last.shape == layout.shape:
-                again = layout.placed(last.index) if last.index is not None else layout
-                if seen.again(again, tensors):
-                    call.layout = again
-                    return
-            flat = coords.reshape(layout.count, -1, coords.shape[-1] if coords.ndim > 1 else 1)
-            groups = self._groups(layout.count, cotangent, call.trained)
-            middle = as_real(flat.mean(dim=1, dtype=_precise(flat))).flatten(1)
-            layout = layout.placed(nearest(middle, groups))
-        call.layout = layout
-        if seen is not None and not (known and seen.again(layout, tensors)):
-            self._adjuster.forget()
-
-    def _groups(self, count: int, cotangent: Tensor, leaves: dict[str, Tensor]) -> int:
-        """Return how many groups of neighbours a call of so many points has."""
-        if self._wanted is not None:
-            if self._wanted > count:
-                self._warn(
-                    f"groups: expected at most the {count} points of a call, got {self._wanted}; "
-                    "every point is a group of its own there"
-                )
-            return min(self._wanted, count)
-        settings = self.adjustment
-        if needs_kernel(settings.filter):
-            # New points have a transform of their own at each call.
-            fresh = replace(settings, refresh=1)
-            outputs = cotangent.numel() // count
-            shapes = [tuple(leaf.shape) for leaf in leaves.values()]
-            found = max(LEAST_GROUPS, affordable_groups(fresh, shapes, count, outputs))
-        else:
-            found = WITHOUT_KERNEL
-        return max(1, min(found, count // LEAST_POINTS))
 
     def _kernel(
         self, call: Call, tensors: list[Tensor], positions: Tensor
@@ -532,8 +459,7 @@ class IGA(nn.Module):
                 points, axes = layout.neighbouring(tensors, positions)
                 require_separate_points(self.network, points, axes)
                 self._seen.add(form)
-            samples = layout.samples(tensors, positions)
-            self._points, self._last = Seen.of(layout, tensors, samples, positions), layout
+            self._placing.saw(layout, tensors, layout.samples(tensors, positions), positions)
             return kernel.to(cotangent.dtype)
 
         transform = adjuster.make(kernel_at)
@@ -547,17 +473,10 @@ class IGA(nn.Module):
             self._warn_not_finite("cotangent or kernel")
 
     def _warn_not_finite(self, what: str) -> None:
-        self._warn(
+        self._once(
             f"{what}: expected finite values, got NaN or infinity; the step was left unadjusted: "
             "lower the learning rate, unless a GradScaler is looking for its scale"
         )
-
-    def _warn(self, words: str) -> None:
-        """Warn of each kind of thing once."""
-        kind = words.partition(":")[0]
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(words, stacklevel=2)
 
     def adjustment_state(self) -> dict[str, Tensor]:
         """Return what the adjustment needs to go on elsewhere, by name; not copies.
@@ -568,7 +487,8 @@ class IGA(nn.Module):
             For `load_adjustment_state`; `state_dict()` is the bare network's.
         """
         state = {k: torch.as_tensor(v) for k, v in self._adjuster.state_dict().items()}
-        return state if self._points is None else state | self._points.state()
+        seen = self._placing.seen
+        return state if seen is None else state | seen.state()
 
     def load_adjustment_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on where another adjustment of the same settings stood.
@@ -586,10 +506,7 @@ class IGA(nn.Module):
         like = next(iter(trained(self.network).values())).detach()
         points = Seen.read(state) if isinstance(state, Mapping) else None
         self._adjuster.load_state_dict(state, like)
-        self._points, self._last = points, None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}  # found again from the points
+        self._placing.load(points)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the bare network's ``state_dict``, which takes the same arguments."""
@@ -634,10 +551,6 @@ def _outside_compilation(
     model: IGA, cotangent: Tensor, call: Call | None, tensors: tuple[Tensor, ...]
 ) -> Tensor:
     return model._returned(cotangent, call, list(tensors))
-
-
-def _precise(coords: Tensor) -> torch.dtype:
-    return torch.complex128 if coords.is_complex() else torch.float64
 
 
 def _savable(tensor: Tensor) -> Tensor:
