@@ -1,4 +1,4 @@
-"""What a step costs: python -m benchmarks.step_time [--only small large numpy torch loop python].
+"""What a step costs: python -m benchmarks.step_time [--only small large batches python ...].
 
 Processor time of adjusted steps over that of plain ones, side by side: in every round each variant
 takes some steps, a multiple of the default `refresh`. A ratio is the median over the rounds of the
@@ -35,8 +35,9 @@ class Case:
 
     Parameters
     ----------
-    backend : {"numpy", "torch", "loop"}
-        The `Trainer` of either, or `iga_torch.IGA` in a loop of one's own with the whole signal.
+    backend : {"numpy", "torch", "loop", "batches"}
+        The `Trainer` of either; or `iga_torch.IGA` in a loop of one's own, with the whole signal,
+        or with as many new points at each step, which it groups itself.
     shape, patch : tuple of int
         Of the image, which is noise.
     width, threads : int
@@ -60,16 +61,18 @@ class Case:
     variants: tuple[str, ...] = ("damp",)
 
 
-LARGE = Case("numpy", (512, 768), (16, 24), 256, 2, 5, 5, 1.03)
+LARGE = Case("numpy", (512, 768), (16, 24), 256, 2, 10, 3, 1.03)
 CASES = {
     "small": Case("numpy", (128, 128), (8, 8), 128, 1, 10, 20, 1.08,
                   ("scale", "damp", "damp, refresh 1", "half")),
     "numpy": LARGE,
     "torch": replace(LARGE, backend="torch"),
     "loop": replace(LARGE, backend="loop"),
+    "batches": Case("batches", (128, 64), (8, 16), 256, 1, 10, 4),
     "python": Case("loop", (8, 8), (2, 2), 8, 1, 50, 40),
+    "python, new points": Case("batches", (8, 8), (2, 2), 8, 1, 50, 40),
 }  # fmt: skip
-"""The last is so small that it shows what Python takes."""
+"""Those named python are so small that they show what Python takes."""
 SEVERAL = {"large": ["numpy", "torch", "loop"]}
 
 
@@ -100,11 +103,13 @@ def stepper(case: Case, kind: Any, adjustment: Adjustment | None, device: str) -
             module, x, y, grouping=grouping, adjustment=adjustment, optimizer=Adam(RATE)
         ).step
     optimizer = torch.optim.Adam(module.parameters(), RATE)
-    model = module if adjustment is None else iga_torch.IGA(module, grouping, adjustment)
+    batches = case.backend == "batches"
+    given = None if batches else grouping
+    model = module if adjustment is None else iga_torch.IGA(module, given, adjustment)
 
     def step() -> None:
         optimizer.zero_grad()
-        (model(x) - y).square().mean().backward()
+        (model(torch.rand_like(x) if batches else x) - y).square().mean().backward()
         optimizer.step()
 
     return step
@@ -157,7 +162,9 @@ def words(name: str, about: dict[str, Any]) -> str:
     """Say what a case is, and where it was measured."""
     case, where = about["case"], about["environment"]
     form = {"numpy": "`iga_array.Trainer`", "torch": "`iga_torch.Trainer`",
-            "loop": "`iga_torch.IGA` in a loop, all points at once"}[case["backend"]]  # fmt: skip
+            "loop": "`iga_torch.IGA` in a loop, all points at once",
+            "batches": "`iga_torch.IGA` in a loop, as many new points at each step, which it groups"
+            " itself, of"}[case["backend"]]  # fmt: skip
     (height, width), (tall, wide) = case["shape"], case["patch"]
     return fill(
         f"- {name}: {form}, {height} x {width}, {height // tall * (width // wide)} groups, three "
@@ -180,7 +187,8 @@ def table(rows: list[dict[str, Any]], cases: dict[str, Any]) -> str:
         "",
         fill(
             "Processor time of a step, of all threads. damp: the defaults, `Adjustment()`, which "
-            "make a transform at every fifth step; damp, refresh 1: at every step; half: half of "
+            f"make a transform at every {Adjustment().refresh}th step, and at every one of new "
+            "points; damp, refresh 1: at every step; half: half of "
             "the eigenvalues equalised, two samples, at every step; scale: no kernel. Most: what "
             "is wanted of the ratio."
         ),

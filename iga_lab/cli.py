@@ -92,7 +92,7 @@ OPTIONS: dict[str, list["Decorator"]] = {
         _option("--grouping", Named("patches", "blocks"), defaults.GROUPING, "Groups are segments, "
                 "squares or bricks; or blocks of consecutive points."),
         _option("--patch", WHOLE, None, "Side of a group in points; or points of a block.",
-                f"as many groups as add {MOST:.0%} to a step"),
+                f"so that the groups add {MOST:.0%} to a step"),
         _option("--batch", WHOLE, None, "Groups a step.",
                 f"all; one in {STEP_SHARE[3]} of three axes"),
         _option("--optimizer", Named(*defaults.OPTIMIZERS), defaults.OPTIMIZER, "Of every method."),
