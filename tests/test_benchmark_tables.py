@@ -93,6 +93,7 @@ def test_a_run_is_that_of_its_settings(monkeypatch):
         assert math.isnan(defaults.train(("siren", "coffee", "constant", "plain", 0))["median"])
 
 
+@pytest.mark.slow
 def test_random_batches(monkeypatch):
     for name, value in {"SIDE": 24, "WIDTH": 8, "STEPS": 20, "BATCH": 256, "LAST": 10}.items():
         monkeypatch.setattr(batches, name, value)

@@ -13,6 +13,7 @@ from iga_lab.settings import choose
 from iga_lab.signals import Signal
 from tests.support.lab import fit, refuse, result_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 GIVEN = {
     "network": "pe", "frequencies": None, "method": ("plain", "iga"), "steps": 5, "width": 128,
     "depth": 3, "patch": None, "filter": "damp", "scale": None, "factor": None, "end": None,

@@ -37,6 +37,7 @@ def test_chamfer_of_parallel_squares_is_their_distance():
     assert found.squared == pytest.approx(0.16, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_chamfer_weighs_by_area_and_not_by_faces():
     right = (100.0, 0.0, 0.0)
     low = together(square(cut=20), square(right))

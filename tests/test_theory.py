@@ -61,6 +61,7 @@ def test_the_kernel_is_the_integral_over_directions(backend):
     close(backend.to_numpy(got), wanted, 10 * backend.eps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [2, *slow([5])])
 def test_it_is_the_limit_of_wide_networks(dimension):
     x, kernels = sphere(6, dimension), []

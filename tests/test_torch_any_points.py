@@ -21,6 +21,7 @@ from torch import nn  # noqa: E402
 import iga_torch  # noqa: E402
 from iga_torch.neighbours import MOST_REST, nearest  # noqa: E402
 from iga_torch.structures import flattened  # noqa: E402
+from tests.support.selection import slow  # noqa: E402
 from tests.support.torch_networks import Dense, clear, gradient, steep  # noqa: E402
 
 FRESH = {"refresh": 1, "average": 0}
@@ -82,7 +83,7 @@ class TestNeighbours:
         assert sorted(nearest(x, 10).index.reshape(-1).tolist()) == list(range(100))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["default", "paper", *slow(["points", "half", "scale"])])
 def test_new_points_at_every_call(name):
     """Random batches, a smaller last one: each call is of its own points."""
     network, adjustment = steep(), SETTINGS[name]

@@ -131,6 +131,7 @@ def test_a_random_network_has_the_kernel_of_its_next_draw():
     assert not explicit_in(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [1, 2**27])
 def test_random_networks_with_explicit_rows(room, monkeypatch):
     monkeypatch.setattr(explicit, "ROW_BYTES", room)
