@@ -81,7 +81,7 @@ def test_the_adjusted_gradient(name, form):
 @pytest.mark.parametrize(
     "name", [n for n in NETWORKS if n not in ("one output", "complex layers", "nothing inside")]
 )
-@pytest.mark.parametrize("adjustment", [SETTINGS["their own"], SETTINGS["paper"]], ids=str)
+@pytest.mark.parametrize("adjustment", [SETTINGS["their own"], *slow([SETTINGS["paper"]])])
 def test_any_network(name, adjustment):
     network = make(name)
     for module in network.modules():
