@@ -64,7 +64,6 @@ REFRESH = Adjustment().refresh
 AVERAGE = Adjustment().average
 OPTIMIZER = "adam"
 SCHEDULE = "cooldown"
-AVERAGE_WEIGHTS = 0.0
 LEARNING_RATES = {
     "sgd": dict.fromkeys(KINDS, 1e-1),
     "adam": dict.fromkeys(KINDS, 1e-3) | {"pe": 5e-3, "relu": 2e-3},
