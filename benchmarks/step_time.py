@@ -163,11 +163,13 @@ def words(name: str, about: dict[str, Any]) -> str:
     case, where = about["case"], about["environment"]
     form = {"numpy": "`iga_array.Trainer`", "torch": "`iga_torch.Trainer`",
             "loop": "`iga_torch.IGA` in a loop, all points at once",
-            "batches": "`iga_torch.IGA` in a loop, as many new points at each step, which it groups"
-            " itself, of"}[case["backend"]]  # fmt: skip
+            "batches": "`iga_torch.IGA` in a loop"}[case["backend"]]  # fmt: skip
     (height, width), (tall, wide) = case["shape"], case["patch"]
+    size = f"{height} x {width}, {height // tall * (width // wide)} groups"
+    if case["backend"] == "batches":
+        size = f"{height * width:,} new points at each step, which it groups itself"
     return fill(
-        f"- {name}: {form}, {height} x {width}, {height // tall * (width // wide)} groups, three "
+        f"- {name}: {form}, {size}, three "
         f"hidden layers of {case['width']}, {case['threads']} threads, {case['rounds']} rounds of "
         f"{case['steps']} steps; {', '.join(f'{k} {v}' for k, v in where.items())}.",
         "  ",

@@ -324,25 +324,31 @@ class IGA(nn.Module):
         require_numbers(found)
         if not found.requires_grad:
             return output
+        call, tensors = self._called(begun, found)
+        leaves[place] = _Watch.apply(found, self, call, tensors)
+        return tree_unflatten(leaves, spec)
+
+    def _called(self, begun: Begun, found: Tensor) -> tuple[Call | None, list[Tensor]]:
+        """Return the call that gave some outputs, and its tensors; None if it stays plain.
+
+        Such a one is watched too, so that a backward pass through it counts as no pass around.
+        """
         given, self._changes = begun.before.arguments()
         if given is None:
             self._once(
                 "coords: expected a network that leaves its arguments as they are, as in the calls "
                 "before, got one that changes them in place; this call is not adjusted"
             )
-            leaves[place] = _Watch.apply(found, self, None, [])  # nor a pass around it
-            return tree_unflatten(leaves, spec)
+            return None, []
         begun = replace(begun, leaves=given)
         coords = begun.leaves[begun.coords]
         if not coords.numel():
-            leaves[place] = _Watch.apply(found, self, None, [])  # passes through it are no others
-            return tree_unflatten(leaves, spec)
+            return None, []
         shape = self._placing.axes(coords) or self._axes(begun, coords, found)
         layout = self._layout(begun, shape)
         layout.require_outputs(found)
         call = Call(layout, layout.sampled.index(begun.coords), begun.trained)
-        leaves[place] = _Watch.apply(found, self, call, [begun.leaves[k] for k in layout.sampled])
-        return tree_unflatten(leaves, spec)
+        return call, [begun.leaves[k] for k in layout.sampled]
 
     def _layout(self, begun: Begun, shape: tuple[int, ...]) -> Layout:
         places, along = running_along(
@@ -368,7 +374,7 @@ class IGA(nn.Module):
         return shape[:-1] if self._of_channels[form] else shape
 
     def _returned(self, cotangent: Tensor, call: Call | None, tensors: list[Tensor]) -> Tensor:
-        """Adjust the cotangent of a call's outputs; there is no call where it had no points."""
+        """Adjust the cotangent of a call's outputs; of one that stays plain there is no call."""
         passed()
         if call is None:
             return cotangent
