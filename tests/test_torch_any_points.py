@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import pickle
 
-import numpy as np
 import pytest
 
 from iga_core import Adjustment, Damp, Equalise, Grouping, Scale
@@ -22,7 +21,7 @@ import iga_torch  # noqa: E402
 from iga_torch.neighbours import MOST_REST, nearest  # noqa: E402
 from iga_torch.structures import flattened  # noqa: E402
 from tests.support.selection import slow  # noqa: E402
-from tests.support.torch_networks import Dense, clear, gradient, steep  # noqa: E402
+from tests.support.torch_networks import Dense, clear, found_grouping, gradient, steep  # noqa: E402
 
 FRESH = {"refresh": 1, "average": 0}
 SETTINGS = {
@@ -37,12 +36,6 @@ SETTINGS = {
 def points(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(*shape, generator=generator, dtype=torch.float64) * 2 - 1
-
-
-def found_grouping(index):
-    """The groups that the wrapper found, as the core has them."""
-    parts = (part.numpy() for part in (index.index, index.rest, index.neighbours))
-    return Grouping(*parts, centre=np.full(len(index.index), (index.index.shape[1] - 1) // 2))
 
 
 class TestNeighbours:
@@ -424,7 +417,7 @@ def test_selectors_that_name_nothing(selectors, said):
         model({"coords": points(20, 2)})
 
 
-@pytest.mark.parametrize("wrong", [1.5, True, (), ("a", None), [0]])
+@pytest.mark.parametrize("wrong", [1.5, True, (), ("a", None), [1.5]])
 def test_selectors_of_another_kind(wrong):
     with pytest.raises(TypeError, match="output: expected a name, a path"):
         iga_torch.IGA(steep(), output=wrong)

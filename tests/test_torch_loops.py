@@ -424,7 +424,7 @@ def test_bad_calls(network, grouping, x, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((lambda x: x, GROUPING), "network: expected a torch.nn.Module, got function"),
+        ((lambda x: x, GROUPING), "parameters: expected those that .*lambda.* depends on"),
         ((Answer(), (3, 4)), "grouping: expected a Grouping, 'rows' or None, got tuple"),
         ((Answer(), "columns"), "grouping: expected a Grouping, 'rows' or None, got str"),
         ((Answer(), GROUPING, 5), "adjustment: expected an Adjustment, got int"),

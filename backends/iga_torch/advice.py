@@ -15,6 +15,18 @@ ADDED = {getattr(torch.optim, name) for name in ("SGD", "Adam", "RMSprop", "Adag
 NEAR = 10.0
 """So many times `eps` an average entry of a gradient should be, or `eps` decides the step."""
 
+NEARLY_ZERO = 1e-3
+"""Of the mean size of a cotangent: below it, the loss hardly asks anything of a point."""
+
+
+def mostly_zero(cotangent: Tensor) -> Tensor:
+    """Say whether a loss has nothing to do with most outputs, () of bool where the cotangent is.
+
+    So it is with the samples of rays behind a surface, or points under a mask.
+    """
+    size = cotangent.abs().sum(dim=-1)
+    return (size < NEARLY_ZERO * size.mean()).double().mean() > 0.5
+
 
 class Advice:
     """Looks once at the optimizer of some parameters, at its first step after an adjustment.

@@ -12,8 +12,9 @@ from torch.autograd.graph import get_gradient_edge
 WORDS = (
     "backward: expected the gradient to come through the adjusted outputs, got a pass that reached "
     "the parameters around them, and trained plain; call the model itself, in training mode, and "
-    "wrap a module whose output is the derivative where the loss is on one; what is meant to be "
-    "plain belongs into `with model.plain():`"
+    "where the loss is on a derivative or another function of the network, wrap that: "
+    "IGA(function, parameters=network.parameters()); what is meant to be plain belongs into "
+    "`with model.plain():`"
 )
 
 

@@ -242,12 +242,10 @@ def gradients_of(
     return dense, list(found[len(leaves) :])
 
 
-def unreached() -> ValueError:
-    """Return the error of outputs that no trained parameter has a part in."""
-    return ValueError(
-        "network: expected outputs that depend on a trained parameter, got none that do; "
-        "unfreeze one, or train without an adjustment"
-    )
+UNREACHED = (
+    "network: expected outputs that depend on a trained parameter, got none that do; unfreeze one, "
+    "or train without an adjustment"
+)
 
 
 @contextlib.contextmanager
@@ -261,10 +259,10 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-def require_graph(outputs: Tensor, leaves: Leaves) -> None:
+def require_graph(outputs: list[Tensor], leaves: Leaves, words: str = UNREACHED) -> None:
     """Raise if outputs reach no trained parameter, or one is hidden from `torch.autograd.grad`."""
     ids = set(map(id, leaves.values()))
-    seen, waiting, reached = set(), [outputs.grad_fn], False
+    seen, waiting, reached = set(), [output.grad_fn for output in outputs], False
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -278,4 +276,4 @@ def require_graph(outputs: Tensor, leaves: Leaves) -> None:
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
     if not reached:
-        raise unreached()
+        raise ValueError(words)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from iga_torch.graph import Step, Used, uses_in_graph
 from iga_torch.operations import Use, uses_of
 from iga_torch.weights import Weights, tensors_in
 
@@ -84,20 +85,6 @@ class WithoutDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-@dataclass(frozen=True, eq=False)
-class Used:
-    """What was done with a weight, where its result's gradient is had, and what did it."""
-
-    use: Use
-    edge: GradientEdge
-    operation: Callable[..., Any]
-
-    @property
-    def name(self) -> str:
-        """Of the leaf."""
-        return self.use.name
-
-
 class Recording(WithoutDropout):
     """Sees every operation that reads a trained leaf, and keeps those that have factors.
 
@@ -116,12 +103,15 @@ class Recording(WithoutDropout):
         self._weights = Weights(leaves)
         self._weights.note_data(list(data))
         self.uses: list[Used] = []
+        self._steps: list[Step] = []
         self.others: dict[str, Callable[..., Any]] = {}
         self.selects = False
 
     def _call(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return func(*args, **kwargs)  # its tensors stand for others; the graph has what it did
         weights = self._weights
         given = tensors_in((args, kwargs) if kwargs else args)
         read = [tensor for tensor in given if weights.of(tensor) is not None]
@@ -129,8 +119,11 @@ class Recording(WithoutDropout):
         self.selects |= func in SELECTIONS or (
             func in INDEXING and any(tensor.dtype == torch.bool for tensor in given[1:])
         )
+        nodes = tuple(tensor.grad_fn for tensor in given) if read else ()  # before it is changed
         result = func(*args, **kwargs)
         if read:
+            if isinstance(result, Tensor):
+                self._steps.append(Step(result.grad_fn, nodes))
             result, used = self._reads(func, args, kwargs, read, result)
             data |= used
         if data:
@@ -166,6 +159,10 @@ class Recording(WithoutDropout):
         for name in names - {use.name for use in uses}:
             self.others.setdefault(name, func)
         return result, bool(uses)
+
+    def from_graph(self, outputs: Tensor) -> tuple[list[Used], dict[str, str]]:
+        """Return the uses that the outputs' graph has beyond those seen; see `uses_in_graph`."""
+        return uses_in_graph(outputs, self._weights, self._steps)
 
 
 @dataclass

@@ -13,6 +13,10 @@ from iga_torch.structures import flattened, flattened_with_paths
 
 Selector: TypeAlias = str | int | tuple[str | int, ...] | Callable[[Any], Tensor]
 """A name or key at any depth, a path from the outside, or a function of the structure."""
+TAKES = {
+    "coords": "coords= takes a name or path",
+    "output": "output= takes a name or path, or a list of these, which are adjusted as one",
+}
 Path: TypeAlias = tuple[object, ...]
 
 
@@ -132,6 +136,6 @@ def _not_found(
     there = [".".join(str(key[-1]) for key in keys) or "the whole" for keys in paths]
     listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "")
     near = difflib.get_close_matches(str(chosen), [part for t in there for part in t.split(".")], 1)
-    hint = f"did you mean {near[0]!r}?" if near and not count else f"{name}= takes a path or name"
+    hint = f"did you mean {near[0]!r}?" if near and not count else TAKES[name]
     got = "none" if not count else f"{count} of them"
     return ValueError(f"{name}: expected {what}, got {got} among {listed}; {hint}")

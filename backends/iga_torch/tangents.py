@@ -3,6 +3,7 @@
 import contextlib
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -55,6 +56,19 @@ class Found:
     """Parameters that were read in ways that have no factors, and why."""
 
 
+class Way(NamedTuple):
+    """How the uses of parameters are read from an evaluation."""
+
+    ordered: bool = True
+    """Whether a layer's rows are in the samples' order; else they have owners, which are found."""
+    graph: bool = False
+    """Whether the graph is asked for what derivatives inside the network did with parameters."""
+
+
+WAYS = (Way(), Way(graph=True), Way(ordered=False), Way(ordered=False, graph=True))
+"""The first that is right is taken; those that cost more come later."""
+
+
 class Tangents:
     """How the Jacobian of a network is had: from which parameters' factors, and which rows.
 
@@ -71,7 +85,7 @@ class Tangents:
     def __init__(self) -> None:
         self._explicit: dict[str, Reason] = {}
         self._others: dict[str, Reason] = {}
-        self._checked: dict[object, bool] = {}
+        self._checked: dict[object, Way] = {}
         self._rows = ExplicitRows()
 
     def report(self, leaves: Leaves) -> KernelReport:
@@ -137,11 +151,11 @@ class Tangents:
             form = self._form(network, leaves, evaluation, outputs)
             new = self._is_new(form)
             if new:
-                require_graph(flat, leaves)
+                require_graph([flat], leaves)
                 stack.enter_context(full_precision())
-            found = _found(evaluation, self._checked.get(form, True))
+            found = _found(evaluation, self._checked.get(form, Way()))
             if new:
-                ordered, found, reached = self._checked_parts(leaves, evaluation, found)
+                way, found, reached = self._checked_parts(leaves, evaluation, found)
         if new:
             eps = precision(leaves, flat)
             explicit = {*self._explicit, *found.others}
@@ -150,7 +164,7 @@ class Tangents:
                 if not (reached or traces.drew or traces.changed or recording.dropped):
                     _compare_outputs(network, leaves, evaluation, eps)
                 self._rows.check(network, rows, samples, heads, eps)
-            self._checked[form] = ordered
+            self._checked[form] = way
         return found
 
     def _is_new(self, form: object) -> bool:
@@ -179,13 +193,13 @@ class Tangents:
 
     def _checked_parts(
         self, leaves: Leaves, evaluation: Evaluation, found: Found
-    ) -> tuple[bool, Found, bool]:
-        """Hold shares against autograd: cut in order, then by owners, then with explicit rows.
+    ) -> tuple[Way, Found, bool]:
+        """Hold shares against autograd, read in one way after the other; then with explicit rows.
 
         Returns
         -------
-        ordered : bool
-            Whether rows are in the samples' order.
+        way : Way
+            That leaves the fewest parameters to explicit rows.
         found : Found
             What is to be used.
         reached : bool
@@ -210,19 +224,18 @@ class Tangents:
                     stacked = slope.unflatten(axis, (count, samples.each)).movedim(axis, 0)
                     require_separate_rows(stacked.flatten(1), chosen, eps)
             sides.append((chosen_weights, wanted))
+        best = Way()
         wrong = _differing(found, sides, eps)
-        if not wrong:
-            return True, found, reached
-        # Rows in another order than the samples' have owners that can be found.
-        other = _found(evaluation, ordered=False)
-        still = _differing(other, sides, eps)
-        if len(still | other.others.keys()) < len(wrong | found.others.keys()):
-            found, wrong, ordered = other, still, False
-        else:
-            ordered = True
+        for way in WAYS[1:]:
+            if not wrong:
+                break
+            other = _found(evaluation, way)
+            still = _differing(other, sides, eps)
+            if len(still | other.others.keys()) < len(wrong | found.others.keys()):
+                best, found, wrong = way, other, still
         why = "its share of the factors differs from autograd's gradient"
         self._explicit |= dict.fromkeys(wrong - found.others.keys(), why)
-        return ordered, found, reached
+        return best, found, reached
 
 
 def _differing(found: Found, sides: list[tuple[Tensor, dict[str, Tensor]]], eps: float) -> set[str]:
@@ -264,17 +277,21 @@ def heads_of(outputs: Tensor, kind: str) -> list[Tensor]:
     return list(scale * unit[:, None, None, :])
 
 
-def _found(evaluation: Evaluation, ordered: bool) -> Found:
-    """Take the gradients of all recorded results, and cut them by samples."""
+def _found(evaluation: Evaluation, way: Way) -> Found:
+    """Take the gradients of all results of operations with parameters, and cut them by samples."""
     recording = evaluation.recording
-    others: dict[str, Reason] = dict(recording.others)
+    known, others = list(recording.uses), dict[str, Reason](recording.others)
+    if way.graph:
+        more, unknown = recording.from_graph(evaluation.outputs)
+        known += more
+        others = {**unknown, **others}
     found = Found([], evaluation.outputs.detach(), evaluation.heads, others)
-    uses = [used for used in recording.uses if used.name not in others]
+    uses = [used for used in known if used.name not in others]
     if not uses:
         return found
     edges = {(used.edge.node, used.edge.output_nr): used.edge for used in uses}
     places = {key: place for place, key in enumerate(edges)}
-    ordered = ordered and not recording.selects
+    ordered = way.ordered and not recording.selects
     signals = _Signals(evaluation, list(edges.values()), ordered)
     for used in uses:
         place = places[used.edge.node, used.edge.output_nr]

@@ -6,13 +6,15 @@ leaf M, fixed matrices P and Q and a number c, and of M the gradient is known fr
 tensors of that form are followed through an evaluation, whatever made them.
 """
 
+import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from iga_torch.bases import root
 
@@ -90,6 +92,37 @@ class Weights:
         """Return what a value is of a leaf; None if it is nothing of the kind."""
         found = self._weights.get(id(value))
         return None if found is None else found[1]
+
+    def leaf(self, name: str) -> Tensor:
+        """Return a leaf by its name."""
+        return next(w.leaf for _, w, _ in self._weights.values() if w.name == name)
+
+    def nodes(self) -> dict[Any, str]:
+        """Return the nodes of the graph that weights come from, and the names of their leaves."""
+        found: dict[Any, str] = {}
+        for tensor, weight, _ in self._weights.values():
+            node = get_gradient_edge(tensor).node if tensor is weight.leaf else tensor.grad_fn
+            if node is not None:
+                found[node] = weight.name
+        return found
+
+    def found(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Return a tensor, known as the weight whose numbers it has; None if there is none."""
+        for source, weight, version in list(self._weights.values()):
+            if weight.name == name and source._version == version:
+                axes = _viewed(source, weight.axes, tensor)
+                if axes is not None:
+                    view = tensor.detach()
+                    self._weights[id(view)] = (view, replace(weight, axes=axes), view._version)
+                    return view
+        return None
+
+    def like(self, name: str, sizes: Sequence[int], strides: Sequence[int]) -> Tensor | None:
+        """Return a leaf as a tensor of another form, known as a weight; None if it is none."""
+        leaf = self.leaf(name)
+        if math.prod(sizes) != leaf.numel():
+            return None
+        return self.found(name, leaf.detach().as_strided(sizes, strides, leaf.storage_offset()))
 
     def is_data(self, tensor: Tensor) -> bool:
         """Say whether a tensor is known to be made from the sampled arguments."""

@@ -5,7 +5,7 @@ It knows PyTorch's backward pass; what happens to a cotangent there, `iga_core.A
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,16 +16,17 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from iga_core import Adjuster, Adjustment, Grouping, Transform
 from iga_core.adjuster import Choose
-from iga_torch.advice import Advice
+from iga_torch.advice import Advice, mostly_zero
 from iga_torch.around import Around, Once, passed
 from iga_torch.before import Before
 from iga_torch.checking import (
     require_dtype,
-    require_module,
+    require_graph,
     require_separate,
     require_separate_points,
     trained,
 )
+from iga_torch.functions import Function, Parameters
 from iga_torch.kernel import require_device
 from iga_torch.late import LateFlag
 from iga_torch.layout import (
@@ -35,6 +36,7 @@ from iga_torch.layout import (
     running_along,
     sent,
 )
+from iga_torch.outputs import Outputs, apart, beside
 from iga_torch.placing import Placing
 from iga_torch.recording import COMPLEX, FLOATS
 from iga_torch.report import KernelReport
@@ -47,8 +49,9 @@ from iga_torch.tangents import Tangents
 NO_BACKWARD = (
     "call: expected none inside a transform of torch.func or under forward-mode differentiation, "
     "got one (grad, vmap, jvp, jacrev, ...), which has no backward pass to adjust; take gradients "
-    "by backward() or torch.autograd.grad, wrap a module whose output is the derivative, or call "
-    "the model in eval() mode or inside `with model.plain():`, where it is not adjusted"
+    "by backward() or torch.autograd.grad; for a loss on a derivative, wrap the function that "
+    "returns it, IGA(function, parameters=network.parameters()), with the transform inside; or "
+    "call the model in eval() mode or inside `with model.plain():`, where it is not adjusted"
 )
 """What an error says to those who differentiate in other ways."""
 
@@ -76,7 +79,7 @@ class Call:
 
 
 class IGA(nn.Module):
-    """A network whose training is adjusted: the identity around it, but for its gradient.
+    """A network, or a function of one, whose training is adjusted: the identity but for gradients.
 
     In training mode the gradient of any loss with respect to the outputs is adjusted on its way
     back (Shi et al. 2025). In `eval()` mode, without gradients, with all parameters frozen and
@@ -92,8 +95,10 @@ class IGA(nn.Module):
 
     Parameters
     ----------
-    network : nn.Module
-        Gives a row of channels for each point, or a number, which depends on its own point only.
+    network : nn.Module or callable
+        Gives a row of channels for each point, or a number, which depends on its own point only. A
+        function may be whatever has that form and is made from a network: a renderer from rays to
+        colours, or a derivative by the coordinates, taken inside it.
     grouping : Grouping or "rows", optional
         By default points come in any order and number, coordinates (..., d) of any leading axes,
         new ones at every call, and neighbours are grouped anew for new points. With a `Grouping`,
@@ -101,6 +106,9 @@ class IGA(nn.Module):
         (H, W, d). With "rows" the first axis holds the groups: data are (n, p, ...).
     adjustment : Adjustment, optional
         The settings; `Adjustment()` by default. `refresh` counts calls.
+    parameters : iterable of Tensor, optional
+        Of a function, those that are trained: ``network.parameters()``, a mapping or pairs with
+        names, or a module. A module in place of a function has its own.
     groups : int, optional
         How many groups of neighbours, about; by default as many as cost 3 % of a step by counted
         operations, but at least 64, of 4 points or more.
@@ -108,7 +116,9 @@ class IGA(nn.Module):
         Which tensor holds the coordinates, and which of those that are returned the outputs, where
         they come in dicts, tuples, lists or dataclasses: a name or key, looked for at any depth; a
         path such as ``("out", 0)``; or a function of the structure, which returns the tensor. By
-        default the first tensor of numbers, and the only one.
+        default the first tensor of numbers, and the only one. With a list of these, `output` is
+        several tensors, whose channels are adjusted as one function: a value and its gradient, or
+        coarse and fine colours.
     choose : callable, optional
         Chooses the representatives in place of the adjustment's sampling, see
         `iga_core.Adjuster`.
@@ -116,8 +126,8 @@ class IGA(nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another kind or out of its range, nothing is trained, or a part of the
-        network is an `IGA` already.
+        If an argument is of another kind or out of its range, a function has no `parameters`,
+        nothing is trained, or a part of the network is an `IGA` already.
 
     Notes
     -----
@@ -130,10 +140,15 @@ class IGA(nn.Module):
 
     **What is never silent.** A backward pass that reaches the parameters, and no adjusted call,
     warns once; so a loss on a returned tensor other than `output` is seen alone, but not beside an
-    adjusted one, and trains plain there. Derivatives of the adjusted gradient (`create_graph`) and
-    transforms of `torch.func` are refused. `kernel_report` says which parameters take explicit
-    rows, and why; rows that depend on each other are refused. Randomness in `forward` is evaluated
-    as another draw.
+    adjusted one, and trains plain there: name both in `output`. Derivatives of the adjusted
+    gradient (`create_graph`) and transforms of `torch.func` around the model are refused; inside a
+    function they are adjusted, with factors, as all else. A loss in which most points have no part
+    warns once. `kernel_report` says which parameters take explicit rows, and why; rows that depend
+    on each other are refused. Randomness in `forward` is evaluated as another draw.
+
+    **Terms of a loss.** What comes through one call is adjusted as one function of all its
+    outputs. A term outside of it keeps its plain gradient, which is longer, so that the weights of
+    the terms mean something else: take all of them from one call.
 
     **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
     backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
@@ -159,21 +174,37 @@ class IGA(nn.Module):
     >>> loss.backward()
     >>> model.transform.matrix().shape
     torch.Size([16, 16])
+
+    A loss on a derivative, which a function returns:
+
+    >>> def slope(x):
+    ...     x = x.requires_grad_()
+    ...     return torch.autograd.grad(net(x).sum(), x, create_graph=True)[0]
+    >>> slopes = IGA(slope, parameters=net.parameters(), groups=16)
+    >>> loss = torch.mean((slopes(x).norm(dim=-1) - 1) ** 2)
+    >>> loss.backward()
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Callable[..., Any],
         grouping: Grouping | str | None = None,
         adjustment: Adjustment | None = None,
         *,
+        parameters: Parameters | None = None,
         groups: int | None = None,
         coords: Selector | None = None,
-        output: Selector | None = None,
+        output: Selector | list[Selector] | None = None,
         choose: Choose | None = None,
     ) -> None:
         super().__init__()
-        require_module(network)
+        if not isinstance(network, nn.Module):
+            network = Function(network, parameters)
+        elif parameters is not None:
+            raise ValueError(
+                "parameters: expected none beside a module, which has its own, got some; leave "
+                "them out, or pass a function: network.forward with parameters="
+            )
         inner = next((name for name, m in network.named_modules() if isinstance(m, IGA)), None)
         if inner is not None:
             raise ValueError(
@@ -189,20 +220,20 @@ class IGA(nn.Module):
             )
         self._once = Once()
         self._placing = Placing(grouping, groups, adjustment, self._once)
-        for name, chosen in (("coords", coords), ("output", output)):
-            require_selector(name, chosen)
-        self._selectors = coords, output
+        require_selector("coords", coords)
+        self._coords, self._outputs = coords, Outputs(output)
         trained(network)
         self.network = network
         self._names = parameter_names(network)
         centre = grouping.centre if isinstance(grouping, Grouping) else None
         self._adjuster = Adjuster(adjustment, centre=centre, choose=choose, send=sent)
+        self._reached = not isinstance(network, Function)  # a module knows its parameters itself
         self._tangents = Tangents()
         self._shared: set[int] = set()
         self._changes: bool | None = None  # whether the network changes its arguments in place
         self._of_channels: dict[object, bool] = {}  # last axes in common, whether by chance
         self._seen: set[object] = set()
-        self._not_finite = LateFlag()
+        self._not_finite, self._few = LateFlag(), LateFlag()
         self._around, self._advice = Around(), Advice()
         self._plain = 0
 
@@ -256,7 +287,7 @@ class IGA(nn.Module):
         """Adjust nothing in this context, neither calls made in it nor gradients taken in it.
 
         A loss on a derivative that was taken here trains the network unadjusted, beside what is
-        adjusted. To have it adjusted, wrap a module whose output is the derivative.
+        adjusted. To have it adjusted, wrap the function that returns the derivative.
         """
         self._plain += 1
         self._around.meant()
@@ -303,7 +334,7 @@ class IGA(nn.Module):
             return None
         leaves = trained(self.network)
         require_separate(self.network)
-        found, spec, place = selected("coords", self._selectors[0], (args, kwargs), self._names)
+        found, spec, place = selected("coords", self._coords, (args, kwargs), self._names)
         require_device("coords", found[place], leaves)
         before = Before.of(found, copied=self._changes is not False)
         return Begun(found, spec, place, leaves, before)
@@ -319,16 +350,28 @@ class IGA(nn.Module):
 
     @torch.compiler.disable
     def _ends(self, output: Any, begun: Begun) -> Any:
-        leaves, spec, place = selected("output", self._selectors[1], output)
-        found = leaves[place]
-        require_numbers(found)
-        if not found.requires_grad:
+        leaves, spec, places = self._outputs.taken(output)
+        found: list[Tensor] = [leaves[place] for place in places]
+        for tensor in found:
+            require_numbers(tensor)
+        if not any(tensor.requires_grad for tensor in found):
             return output
+        if not self._reached:
+            self._require_reached(found, begun.trained)
         call, tensors = self._called(begun, found)
-        leaves[place] = _Watch.apply(found, self, call, tensors)
+        for place, watched in zip(places, _Watch.apply(self, call, tensors, *found), strict=True):
+            leaves[place] = watched
         return tree_unflatten(leaves, spec)
 
-    def _called(self, begun: Begun, found: Tensor) -> tuple[Call | None, list[Tensor]]:
+    def _require_reached(self, found: list[Tensor], leaves: dict[str, Tensor]) -> None:
+        """Raise if a function's outputs depend on none of the parameters that were given."""
+        require_graph(
+            found, leaves, "parameters: expected some that the outputs depend on, got "
+            f"{len(leaves)} that they do not; pass those of the network that the function calls",
+        )  # fmt: skip
+        self._reached = True
+
+    def _called(self, begun: Begun, found: list[Tensor]) -> tuple[Call | None, list[Tensor]]:
         """Return the call that gave some outputs, and its tensors; None if it stays plain.
 
         Such a one is watched too, so that a backward pass through it counts as no pass around.
@@ -344,9 +387,12 @@ class IGA(nn.Module):
         coords = begun.leaves[begun.coords]
         if not coords.numel():
             return None, []
-        shape = self._placing.axes(coords) or self._axes(begun, coords, found)
+        shape = self._placing.axes(coords) or min(
+            (self._axes(begun, coords, tensor) for tensor in found), key=len
+        )
         layout = self._layout(begun, shape)
-        layout.require_outputs(found)
+        for tensor in found:
+            layout.require_outputs(tensor)
         call = Call(layout, layout.sampled.index(begun.coords), begun.trained)
         return call, [begun.leaves[k] for k in layout.sampled]
 
@@ -357,7 +403,7 @@ class IGA(nn.Module):
         others = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in begun.leaves]
         return Layout(
             replaced(tuple(others), places, [None] * len(places)), begun.spec, places, along,
-            shape, functools.partial(_output_of, self._selectors[1]),
+            shape, functools.partial(self._outputs.joined, len(shape)),
         )  # fmt: skip
 
     def _axes(self, begun: Begun, coords: Tensor, found: Tensor) -> tuple[int, ...]:
@@ -373,24 +419,33 @@ class IGA(nn.Module):
                 self._of_channels[form] = not layout.follows(self.network, tensors)
         return shape[:-1] if self._of_channels[form] else shape
 
-    def _returned(self, cotangent: Tensor, call: Call | None, tensors: list[Tensor]) -> Tensor:
-        """Adjust the cotangent of a call's outputs; of one that stays plain there is no call."""
-        passed()
+    def _returned(
+        self, cotangents: list[Tensor], call: Call | None, tensors: list[Tensor]
+    ) -> list[Tensor]:
+        """Adjust the cotangents of a call's outputs; of one that stays plain there is no call."""
         if call is None:
-            return cotangent
+            passed()
+            return cotangents
+        axes = len(call.layout.shape)
+        adjusted = self._adjusted(beside(cotangents, axes), call, tensors)
+        return apart(adjusted, cotangents, axes)
+
+    def _adjusted(self, cotangent: Tensor, call: Call, tensors: list[Tensor]) -> Tensor:
+        passed()
         if self._plain:
             if torch.is_grad_enabled():
                 self._once(
                     "derivative: taken inside plain(), a loss on it trains the network unadjusted, "
-                    "beside what is adjusted; to have it adjusted, wrap a module whose output is "
-                    "the derivative"
+                    "beside what is adjusted; to have it adjusted, wrap the function that "
+                    "returns the derivative: IGA(function, parameters=network.parameters())"
                 )
             return cotangent
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "backward: expected no graph of the adjusted gradient, got create_graph=True; wrap "
-                "a module whose output is the derivative, or take it inside `with model.plain():`, "
-                "where a loss on it is not adjusted"
+                "backward: expected no graph of the adjusted gradient, got create_graph=True; for "
+                "a loss on a derivative, wrap the function that returns it: IGA(function, "
+                "parameters=network.parameters()); or take it inside `with model.plain():`, where "
+                "a loss on it is not adjusted"
             )
         if not any(_is_wanted(leaf) for leaf in call.trained.values()):
             return cotangent
@@ -413,6 +468,7 @@ class IGA(nn.Module):
             return cotangent
         if call.transform is None:
             call.transform = self._make(call, grouped, tensors)
+            self._advise(grouped)
             self._advice.seek(list(call.trained.values()))
         neighbours = layout.neighbours(grouped.device)
         adjusted = self._adjuster.with_rest(grouped, rest, neighbours, call.transform)
@@ -478,6 +534,18 @@ class IGA(nn.Module):
         if finite.is_cuda and self._not_finite.noted(~finite):
             self._warn_not_finite("cotangent or kernel")
 
+    def _advise(self, cotangent: Tensor) -> None:
+        """Warn of cotangents (n, p, C) that are nearly zero at most points."""
+        few = mostly_zero(cotangent)
+        if self._few.noted(few) if few.is_cuda else few:
+            self._once(
+                "loss: expected one that most outputs have a part in, got cotangents of nearly "
+                "zero at more than half of the points; a group's mean is subtracted from those "
+                "too, and gives them targets that nobody asked for: adjust what the loss is on, "
+                "as IGA(render, parameters=network.parameters()) around a rendered colour, or "
+                "leave out the points that do not count"
+            )
+
     def _warn_not_finite(self, what: str) -> None:
         self._once(
             f"{what}: expected finite values, got NaN or infinity; the step was left unadjusted: "
@@ -536,11 +604,12 @@ class _Watch(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, model: IGA, call: Call | None, tensors: list[Tensor]
-    ) -> Tensor:
+        ctx: Any, model: IGA, call: Call | None, tensors: list[Tensor], *outputs: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*(_savable(tensor.detach()) for tensor in tensors))
         ctx.model, ctx.call = model, call
-        return output.clone()  # a view could not be changed in place by the caller
+        # A view could not be changed in place by the caller.
+        return tuple(output.clone() for output in outputs)
 
     @staticmethod
     def jvp(_: Any, *__: Any) -> Tensor:
@@ -548,25 +617,20 @@ class _Watch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        adjusted = _outside_compilation(ctx.model, cotangents[0], ctx.call, ctx.saved_tensors)
-        return adjusted, None, None, None
+        adjusted = _outside_compilation(ctx.model, cotangents, ctx.call, ctx.saved_tensors)
+        return None, None, None, *adjusted
 
 
 @torch.compiler.disable
 def _outside_compilation(
-    model: IGA, cotangent: Tensor, call: Call | None, tensors: tuple[Tensor, ...]
-) -> Tensor:
-    return model._returned(cotangent, call, list(tensors))
+    model: IGA, cotangents: tuple[Tensor, ...], call: Call | None, tensors: tuple[Tensor, ...]
+) -> list[Tensor]:
+    return model._returned(list(cotangents), call, list(tensors))
 
 
 def _savable(tensor: Tensor) -> Tensor:
     """Return a tensor that autograd can save: one made under inference mode cannot be."""
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _output_of(chosen: Selector | None, returned: Any) -> Any:
-    leaves, _, place = selected("output", chosen, returned)
-    return leaves[place]
 
 
 def _is_wanted(leaf: Tensor) -> bool:

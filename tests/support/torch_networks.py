@@ -2,13 +2,14 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from iga_core import Damp, Equalise, Fourier, Network, Scale, representatives
+from iga_core import Damp, Equalise, Fourier, Grouping, Network, Scale, representatives
 from iga_torch.networks import from_network
 from tests.support.dense import dense
 
@@ -528,6 +529,12 @@ def dense_kernel(left, right, outputs):
     if outputs == "sum":
         return full.sum(dim=(2, 3)) / channels
     return full.diagonal(dim1=2, dim2=3).sum(dim=-1) / channels
+
+
+def found_grouping(index):
+    """The groups that the wrapper found, as the core has them."""
+    parts = (part.numpy() for part in (index.index, index.rest, index.neighbours))
+    return Grouping(*parts, centre=np.full(len(index.index), (index.index.shape[1] - 1) // 2))
 
 
 class Dense:

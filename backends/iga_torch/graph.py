@@ -1,0 +1,164 @@
+"""Uses of trained leaves that no call of a function shows, read from autograd's graph.
+
+A network that takes derivatives in its forward pass, by `torch.autograd.grad` or by `torch.func`,
+is multiplied with its transposed weights on the way back, inside the engine, where no call can be
+recorded. But what it returns has a graph, in which each of these products is a node, with what it
+was given. This module knows PyTorch's names of such nodes, and nothing of kernels.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from iga_torch.operations import Use, VectorUse, uses_of
+from iga_torch.weights import Weights, leaf_weight
+
+VIEWS = frozenset(
+    f"{name}Backward{number}"
+    for name in ("Alias", "Clone", "Conj", "Expand", "Permute", "ReshapeAlias", "Squeeze", "T",
+                 "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
+    for number in range(7)
+)  # fmt: skip
+"""Nodes that hand a tensor on; what becomes of it is seen where it is used."""
+OPERANDS: dict[str, tuple[Callable[..., Any], int, str, str]] = {
+    "MmBackward0": (torch.mm, 0, "self", "mat2"),
+    "AddmmBackward0": (torch.mm, 1, "mat1", "mat2"),
+    "BmmBackward0": (torch.matmul, 0, "self", "mat2"),
+    "MvBackward0": (torch.mv, 0, "self", "vec"),
+    "MulBackward0": (torch.mul, 0, "self", "other"),
+}
+"""Nodes of two operands: what they do, the edge of the first one, and what they are saved as."""
+SUMS = {"AddBackward0": 1, "SubBackward0": -1, "AddmmBackward0": 1}
+"""Nodes that add a vector, and the sign of the second operand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Used:
+    """What was done with a weight, where its result's gradient is had, and what did it."""
+
+    use: Use
+    edge: GradientEdge
+    operation: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """Of the leaf."""
+        return self.use.name
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A recorded operation, as the nodes between its result's and those of what it was given."""
+
+    result: Any
+    given: tuple[Any, ...]
+
+    def nodes(self) -> set[Any]:
+        """Return its nodes."""
+        found, waiting = set(), [self.result]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in found and node not in self.given:
+                found.add(node)
+                waiting += [following for following, _ in node.next_functions]
+        return found
+
+
+def uses_in_graph(
+    outputs: Tensor, weights: Weights, steps: Iterable[Step]
+) -> tuple[list[Used], dict[str, str]]:
+    """Return the uses of weights in the graph of some outputs, but for those of recorded steps.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        Of an evaluation.
+    weights : Weights
+        Seen in it.
+    steps : iterable of Step
+        Whose uses are known.
+
+    Returns
+    -------
+    uses : list of Used
+        Those that have factors.
+    others : dict of str to str
+        Leaves that were used otherwise, and by what node.
+    """
+    names = weights.nodes()
+    known = set(names).union(*(step.nodes() for step in steps))
+    uses: list[Used] = []
+    others: dict[str, str] = {}
+    seen, waiting = set(), [outputs.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+        if node in known or node.name() in VIEWS:
+            continue
+        read = [_weight_behind(following, names) for following, _ in node.next_functions]
+        if any(name is not None for name in read):
+            found = _uses_of_node(node, read, weights)
+            uses += [Used(use, GradientEdge(node, 0), torch.autograd.grad) for use in found]
+            for name in {n for n in read if n is not None} - {use.name for use in found}:
+                others.setdefault(name, f"read by {node.name()} in the graph of a derivative")
+    return uses, others
+
+
+def _weight_behind(node: Any, names: dict[Any, str]) -> str | None:
+    """Return the leaf of which an edge brings nothing but views."""
+    while node is not None and node not in names and node.name() in VIEWS:
+        ((node, _),) = node.next_functions
+    return names.get(node)
+
+
+def _uses_of_node(node: Any, read: list[str | None], weights: Weights) -> list[Use]:
+    kind, uses = node.name(), []
+    if kind in SUMS and not {getattr(node, f"_saved_{of}", 1) for of in ("alpha", "beta")} - {1}:
+        uses += _added(node, read, weights, SUMS[kind])
+    if kind in OPERANDS and getattr(node, "_saved_alpha", 1) == 1:
+        operation, first, *saved = OPERANDS[kind]
+        names = read[first : first + 2]
+        try:
+            operands = [_operand(node, what, name, weights)
+                        for what, name in zip(saved, names, strict=True)]  # fmt: skip
+        except RuntimeError:  # freed, or changed in place since
+            return uses
+        if all(operand is not None for operand in operands):
+            nothing = torch.empty(0)  # a result is asked only whether it is a view
+            uses += uses_of(operation, tuple(operands), {}, nothing, weights)
+    return uses
+
+
+def _added(node: Any, read: list[str | None], weights: Weights, sign: int) -> list[Use]:
+    """Return the uses of vectors in a sum: each leaf itself, along the last axis."""
+    uses: list[Use] = []
+    for place, ((following, _), name) in enumerate(zip(node.next_functions, read, strict=True)):
+        if name is None or (node.name() == "AddmmBackward0" and place > 0):
+            continue
+        leaf = weights.leaf(name)
+        if leaf.ndim == 1 and following is get_gradient_edge(leaf).node:
+            factor = -1 if place == 1 and sign < 0 else None
+            uses.append(VectorUse(leaf_weight(name, leaf), -1 if len(leaf) > 1 else None, factor))
+    return uses
+
+
+def _operand(node: Any, what: str, name: str | None, weights: Weights) -> Tensor | None:
+    """Return what a node was given; of a weight, a tensor that `weights` knows."""
+    tensor = getattr(node, f"_saved_{what}")
+    if name is None:
+        return None if tensor is None else tensor.detach()
+    if tensor is None:
+        # The other operand has no gradient, so that only the form of this one was kept.
+        # Nodes are PyTorch's, with attributes that no type tells of.
+        form: Any = [getattr(node, f"_saved_{what}_sym_{of}", None) for of in ("sizes", "strides")]
+        return None if None in form else weights.like(name, *form)
+    if tensor.ndim == 3 and tensor.stride(0) == 0:
+        tensor = tensor[0]  # one matrix for a whole batch
+    return weights.found(name, tensor)
