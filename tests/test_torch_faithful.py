@@ -400,8 +400,8 @@ def test_the_report():
     assert rows.keys() == dict(network.named_parameters()).keys()
     assert rows["4.weight"].how == "factors"
     assert rows["4.weight"].why == ""
-    weighed = rows["0.parametrizations.weight.original1"]
-    assert (weighed.shape, weighed.how) == ((6, 2), "explicit rows")
+    weighed = rows["2.weight_orig"]  # of a spectral norm
+    assert (weighed.shape, weighed.how) == ((6, 6), "explicit rows")
     assert "read by" in weighed.why
     assert "explicit rows  read by" in str(report)
     assert not iga_torch.IGA(network, "rows").kernel_report().parameters

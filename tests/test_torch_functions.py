@@ -167,15 +167,25 @@ def dense_kernel(module, x):
     "network",
     [
         nn.Sequential(nn.Linear(2, 5), nn.Softplus(10), nn.PReLU(), nn.Linear(5, 1)),
-        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 5)), nn.Tanh(),
-                      nn.Linear(5, 1)),
+        nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 5)), nn.Tanh(),
+                      nn.Linear(5, 1)).eval(),
         nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 1)),
     ],
-    ids=["prelu", "weight norm", "layer norm"],
+    ids=["prelu", "spectral norm", "layer norm"],
 )  # fmt: skip
 def test_what_has_no_factors_takes_explicit_rows(network):
     module, x = Wrapped(network.double(), value_and_slope), rows(7)
     close(iga_torch.empirical_ntk(module, x, outputs="trace"), dense_kernel(module, x), 1e-12)
+
+
+def test_a_weight_normed_distance_keeps_its_factors():
+    """As signed distances are mostly built."""
+    network = smooth()
+    for k in (0, 2, 4):
+        nn.utils.parametrizations.weight_norm(network[k])
+    module, x = Wrapped(network, value_and_slope), rows(9)
+    close(iga_torch.empirical_ntk(module, x, outputs="trace"), dense_kernel(module, x), 1e-12)
+    assert not iga_torch.kernel_report(module).explicit
 
 
 def test_a_tied_weight_and_a_derivative_by_a_weight():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from iga_torch.operations import Use, VectorUse, uses_of
-from iga_torch.weights import Weights, leaf_weight
+from iga_torch.weights import Weights
 
 VIEWS = frozenset(
     f"{name}Backward{number}"
@@ -89,8 +89,8 @@ def uses_in_graph(
     others : dict of str to str
         Leaves that were used otherwise, and by what node.
     """
-    names = weights.nodes()
-    known = set(names).union(*(step.nodes() for step in steps))
+    sources = weights.nodes()
+    known = set(sources).union(*(step.nodes() for step in steps))
     uses: list[Used] = []
     others: dict[str, str] = {}
     seen, waiting = set(), [outputs.grad_fn]
@@ -102,32 +102,33 @@ def uses_in_graph(
         waiting += [following for following, _ in node.next_functions]
         if node in known or node.name() in VIEWS:
             continue
-        read = [_weight_behind(following, names) for following, _ in node.next_functions]
-        if any(name is not None for name in read):
+        read = [_weight_behind(following, sources) for following, _ in node.next_functions]
+        if any(source is not None for source in read):
             found = _uses_of_node(node, read, weights)
             uses += [Used(use, GradientEdge(node, 0), torch.autograd.grad) for use in found]
-            for name in {n for n in read if n is not None} - {use.name for use in found}:
+            names = {name for source in read if (weight := weights.of(source)) is not None
+                     for name in weight.names}  # fmt: skip
+            for name in names.difference(*(use.weight.names for use in found)):
                 others.setdefault(name, f"read by {node.name()} in the graph of a derivative")
     return uses, others
 
 
-def _weight_behind(node: Any, names: dict[Any, str]) -> str | None:
-    """Return the leaf of which an edge brings nothing but views."""
-    while node is not None and node not in names and node.name() in VIEWS:
+def _weight_behind(node: Any, sources: dict[Any, Tensor]) -> Tensor | None:
+    """Return the weight of which an edge brings nothing but views."""
+    while node is not None and node not in sources and node.name() in VIEWS:
         ((node, _),) = node.next_functions
-    return names.get(node)
+    return sources.get(node)
 
 
-def _uses_of_node(node: Any, read: list[str | None], weights: Weights) -> list[Use]:
+def _uses_of_node(node: Any, read: list[Tensor | None], weights: Weights) -> list[Use]:
     kind, uses = node.name(), []
     if kind in SUMS and not {getattr(node, f"_saved_{of}", 1) for of in ("alpha", "beta")} - {1}:
         uses += _added(node, read, weights, SUMS[kind])
     if kind in OPERANDS and getattr(node, "_saved_alpha", 1) == 1:
         operation, first, *saved = OPERANDS[kind]
-        names = read[first : first + 2]
         try:
-            operands = [_operand(node, what, name, weights)
-                        for what, name in zip(saved, names, strict=True)]  # fmt: skip
+            sides = zip(saved, read[first : first + 2], strict=True)
+            operands = [_operand(node, what, source, weights) for what, source in sides]
         except RuntimeError:  # freed, or changed in place since
             return uses
         if all(operand is not None for operand in operands):
@@ -136,29 +137,31 @@ def _uses_of_node(node: Any, read: list[str | None], weights: Weights) -> list[U
     return uses
 
 
-def _added(node: Any, read: list[str | None], weights: Weights, sign: int) -> list[Use]:
+def _added(node: Any, read: list[Tensor | None], weights: Weights, sign: int) -> list[Use]:
     """Return the uses of vectors in a sum: each leaf itself, along the last axis."""
     uses: list[Use] = []
-    for place, ((following, _), name) in enumerate(zip(node.next_functions, read, strict=True)):
-        if name is None or (node.name() == "AddmmBackward0" and place > 0):
+    for place, source in enumerate(read):
+        if source is None or (node.name() == "AddmmBackward0" and place > 0):
             continue
-        leaf = weights.leaf(name)
-        if leaf.ndim == 1 and following is get_gradient_edge(leaf).node:
+        weight, following = weights.of(source), node.next_functions[place][0]
+        assert weight is not None
+        leaf = weight.leaf
+        if leaf.ndim == 1 and leaf.is_leaf and following is get_gradient_edge(leaf).node:
             factor = -1 if place == 1 and sign < 0 else None
-            uses.append(VectorUse(leaf_weight(name, leaf), -1 if len(leaf) > 1 else None, factor))
+            uses.append(VectorUse(weight, -1 if len(leaf) > 1 else None, factor))
     return uses
 
 
-def _operand(node: Any, what: str, name: str | None, weights: Weights) -> Tensor | None:
+def _operand(node: Any, what: str, source: Tensor | None, weights: Weights) -> Tensor | None:
     """Return what a node was given; of a weight, a tensor that `weights` knows."""
     tensor = getattr(node, f"_saved_{what}")
-    if name is None:
+    if source is None:
         return None if tensor is None else tensor.detach()
     if tensor is None:
-        # The other operand has no gradient, so that only the form of this one was kept.
-        # Nodes are PyTorch's, with attributes that no type tells of.
+        # The other operand has no gradient, so that only the form of this one was kept. Nodes are
+        # PyTorch's, with attributes that no type tells of.
         form: Any = [getattr(node, f"_saved_{what}_sym_{of}", None) for of in ("sizes", "strides")]
-        return None if None in form else weights.like(name, *form)
+        return None if None in form else weights.like(source, *form)
     if tensor.ndim == 3 and tensor.stride(0) == 0:
         tensor = tensor[0]  # one matrix for a whole batch
-    return weights.found(name, tensor)
+    return weights.found(source, tensor)

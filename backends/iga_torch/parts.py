@@ -64,6 +64,9 @@ class Part:
     def kind(self) -> object:
         """What the uses of one leaf must have in common to be added up."""
         is_complex = self.signals.is_complex() or self.use.weight.leaf.is_complex()
+        if self.use.weight.made is not None:
+            made = self.use.weight.made
+            return type(self.use), is_complex, made.names, *map(id, made.leaves)
         if not isinstance(self.use, MatrixUse) or self.operand is None:
             return type(self.use), is_complex
         sizes = {}
@@ -102,6 +105,17 @@ class Part:
         if not self.use.weight.leaf.is_complex() and found.is_complex():
             found = found.real
         return found.sum(dim=2)
+
+    def layer(self, head: int) -> tuple[Tensor, Tensor]:
+        """Return inputs (n, u, d_in) and cotangents (n, u, d_out) of the leaf, turned back."""
+        inputs, cotangents = self.matrices(whole=True)
+        turned = self.use.sides != (0, 1)  # type: ignore[union-attr]
+        return (cotangents[head], inputs) if turned else (inputs, cotangents[head])
+
+    def shares(self, weights: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of all leaves that are in it, by their names; see `share`."""
+        share, made = self.share(weights), self.use.weight.made
+        return {self.use.name: share} if made is None else made.pulled(share)
 
     def share(self, weights: Tensor) -> Tensor:
         """Return the gradient of the leaf, summed over heads and, with weights, over samples."""
@@ -142,16 +156,23 @@ def factors_of(
 ) -> dict[tuple[str, ...], Factor]:
     """Return the factors of all leaves that have some, by the names of their leaves.
 
-    With "full" each sample has a row for every head; otherwise the heads are summed over.
+    With "full" each sample has a row for every head; otherwise the heads are summed over. Those
+    under "less", the last word of a key, are taken away.
     """
     of: dict[str, list[Part]] = {}
     for part in parts:
-        if part.use.name not in explicit:
+        if explicit.isdisjoint(part.use.weight.names):
             of.setdefault(part.use.name, []).append(part)
     vectors = {name: uses for name, uses in of.items() if isinstance(uses[0].use, VectorUse)}
     found: dict[tuple[str, ...], Factor] = {}
     for name, uses in of.items():
-        if isinstance(uses[0].use, MatrixUse):
+        made = uses[0].use.weight.made
+        if made is not None:
+            heads = range(uses[0].signals.shape[0])
+            more, less = made.factors([[part.layer(k) for part in uses] for k in heads], full)
+            found |= {(name, "more", str(k)): factor for k, factor in enumerate(more)}
+            found |= {(name, str(k), "less"): factor for k, factor in enumerate(less)}
+        elif isinstance(uses[0].use, MatrixUse):
             bias = _bias_of(uses, vectors) if joined else None
             if bias is not None:
                 del vectors[bias]

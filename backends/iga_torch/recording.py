@@ -140,12 +140,14 @@ class Recording(WithoutDropout):
     ) -> tuple[Any, bool]:
         """Keep what an operation did with weights; return its result, and whether that is data."""
         weights = self._weights
-        names = {weight.name for t in read if (weight := weights.of(t)) is not None}
+        names = {n for t in read if (weight := weights.of(t)) is not None for n in weight.names}
         changed = any(weights.is_changed(tensor) for tensor in read)
         if not changed and result is not None:
             if not any(tensor.requires_grad for tensor in tensors_in(result)):
                 return result, False  # as of `detach`: nothing comes back through it
             if len(read) == 1 and not kwargs and weights.follow(func, args, result):
+                return result, False
+            if not kwargs and weights.follow_made(func, args, result):
                 return result, False
         uses: list[Use] = []
         whole = isinstance(result, Tensor) and result.dtype in (*FLOATS, *COMPLEX)
@@ -156,7 +158,7 @@ class Recording(WithoutDropout):
             self.uses += [Used(use, edge, func) for use in uses]
             # An operation in place on a view would lead its gradient around the edge.
             result = result.clone() if result._is_view() else result
-        for name in names - {use.name for use in uses}:
+        for name in names.difference(*(use.weight.names for use in uses)):
             self.others.setdefault(name, func)
         return result, bool(uses)
 

@@ -129,7 +129,11 @@ class Tangents:
             factors = [factors_of(side.parts, explicit, full, joined=False) for side in found]
         # A parameter that one side does not reach has no share.
         keys = [key for key in factors[0] if key in factors[-1]]
+        less = [key for key in keys if key[-1] == "less"]
+        keys = [key for key in keys if key[-1] != "less"]
         shares = [gram(*([side[key] for key in keys] for side in factors))] if keys else []
+        if less:
+            shares.append(-gram(*([side[key] for key in less] for side in factors)))
         rows = {name: leaf for name, leaf in leaves.items() if name in explicit}
         if rows:
             shares.append(self._rows.kernel(network, rows, sides, heads, full))
@@ -245,13 +249,21 @@ def _differing(found: Found, sides: list[tuple[Tensor, dict[str, Tensor]]], eps:
         scale = max(float(gradient.abs().max()) for gradient in wanted.values())
         got: dict[str, Tensor] = {}
         for part in found.parts:
-            share = part.share(weights)
-            got[part.use.name] = got[part.use.name] + share if part.use.name in got else share
+            for name, share in part.shares(weights).items():
+                got[name] = got[name] + share if name in got else share
         for name, gradient in wanted.items():
             share = got.get(name, torch.zeros_like(gradient))
             if name not in found.others and not alike(share, gradient, scale, eps):
                 differing.add(name)
-    return differing
+    return _with_partners(differing, found.parts)
+
+
+def _with_partners(names: set[str], parts: list[Part]) -> set[str]:
+    """Return names and those of the leaves that a matrix is made of together with any of these."""
+    for part in parts:
+        if not names.isdisjoint(part.use.weight.names):
+            names = names.union(part.use.weight.names)
+    return names
 
 
 def _compare_outputs(
@@ -286,6 +298,9 @@ def _found(evaluation: Evaluation, way: Way) -> Found:
         known += more
         others = {**unknown, **others}
     found = Found([], evaluation.outputs.detach(), evaluation.heads, others)
+    for used in known:  # of what is made of two leaves, both have factors or neither
+        if why := [others[name] for name in used.use.weight.names if name in others]:
+            others |= dict.fromkeys(used.use.weight.names, why[0])
     uses = [used for used in known if used.name not in others]
     if not uses:
         return found
@@ -301,16 +316,19 @@ def _found(evaluation: Evaluation, way: Way) -> Found:
         channel = -1 if isinstance(used.use, TableUse) else used.use.channel
         cut = signals.cut(place, channel)
         if cut is None:
-            others[used.name] = "rows of its layer that belong to no one sample"
+            why_not = "rows of its layer that belong to no one sample"
+            others |= dict.fromkeys(used.use.weight.names, why_not)
             continue
         found.parts.append(part_of(used.use, cut[1], shape, cut[0]))
     # The Jacobian of a parameter is one sum: its factors must be of one kind.
     kinds: dict[str, set[object]] = {}
     for part in found.parts:
-        kinds.setdefault(part.use.name, set()).add(part.kind)
+        for name in part.use.weight.names:
+            kinds.setdefault(name, set()).add(part.kind)
     for name, of in kinds.items():
         if len(of) > 1:
-            others.setdefault(name, "used in several ways, as a table and otherwise")
+            for other in _with_partners({name}, found.parts):
+                others.setdefault(other, "used in several ways, as a table and otherwise")
     return found
 
 

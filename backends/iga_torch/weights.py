@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from iga_torch.bases import root
+from iga_torch.normed import Normed, normed
 
 COPIES: tuple[Any, ...] = (Tensor.clone, torch.clone, Tensor.contiguous)
 MULTIPLES: frozenset[Any] = frozenset(
@@ -45,6 +46,8 @@ class Weight:
         the tensor).
     scale : number or Tensor
         The fixed number.
+    made : Normed, optional
+        If `leaf` is a matrix that is made of trained leaves otherwise.
     """
 
     name: str
@@ -52,6 +55,12 @@ class Weight:
     axes: tuple[int | None, ...]
     bases: tuple[Tensor | None, Tensor | None] = (None, None)
     scale: Any = 1
+    made: Normed | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all leaves that it is made of."""
+        return (self.name,) if self.made is None else self.made.names
 
     def sides(self, rows: int | None, columns: int) -> tuple[int, int] | None:
         """Return which sides of the leaf two axes of the tensor are; None if there are others."""
@@ -93,36 +102,31 @@ class Weights:
         found = self._weights.get(id(value))
         return None if found is None else found[1]
 
-    def leaf(self, name: str) -> Tensor:
-        """Return a leaf by its name."""
-        return next(w.leaf for _, w, _ in self._weights.values() if w.name == name)
-
-    def nodes(self) -> dict[Any, str]:
-        """Return the nodes of the graph that weights come from, and the names of their leaves."""
-        found: dict[Any, str] = {}
+    def nodes(self) -> dict[Any, Tensor]:
+        """Return the nodes of the graph that weights come from, and these."""
+        found: dict[Any, Tensor] = {}
         for tensor, weight, _ in self._weights.values():
             node = get_gradient_edge(tensor).node if tensor is weight.leaf else tensor.grad_fn
             if node is not None:
-                found[node] = weight.name
+                found[node] = tensor
         return found
 
-    def found(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Return a tensor, known as the weight whose numbers it has; None if there is none."""
-        for source, weight, version in list(self._weights.values()):
-            if weight.name == name and source._version == version:
-                axes = _viewed(source, weight.axes, tensor)
-                if axes is not None:
-                    view = tensor.detach()
-                    self._weights[id(view)] = (view, replace(weight, axes=axes), view._version)
-                    return view
-        return None
-
-    def like(self, name: str, sizes: Sequence[int], strides: Sequence[int]) -> Tensor | None:
-        """Return a leaf as a tensor of another form, known as a weight; None if it is none."""
-        leaf = self.leaf(name)
-        if math.prod(sizes) != leaf.numel():
+    def found(self, source: Tensor, tensor: Tensor) -> Tensor | None:
+        """Return a view of a weight's numbers, known as a weight; None if it is none."""
+        _, weight, version = self._weights[id(source)]
+        axes = _viewed(source, weight.axes, tensor) if source._version == version else None
+        if axes is None:
             return None
-        return self.found(name, leaf.detach().as_strided(sizes, strides, leaf.storage_offset()))
+        view = tensor.detach()
+        self._weights[id(view)] = (view, replace(weight, axes=axes), view._version)
+        return view
+
+    def like(self, source: Tensor, sizes: Sequence[int], strides: Sequence[int]) -> Tensor | None:
+        """Return a weight as a view of this form, known as a weight; None if it is none."""
+        if math.prod(sizes) != source.numel():
+            return None
+        view = source.detach().as_strided(sizes, strides, source.storage_offset())
+        return self.found(source, view)
 
     def is_data(self, tensor: Tensor) -> bool:
         """Say whether a tensor is known to be made from the sampled arguments."""
@@ -145,6 +149,19 @@ class Weights:
             return False
         self._weights[id(result)] = (result, found, result._version)
         return True
+
+    def follow_made(self, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> bool:
+        """Say whether the result is a matrix made of leaves, and remember it if so."""
+        found = normed(func, args, result, self._leaf_name)
+        if found is None:
+            return False
+        weight = Weight(found.names[0], result, _axes(result.shape), made=found)
+        self._weights[id(result)] = (result, weight, result._version)
+        return True
+
+    def _leaf_name(self, value: Any) -> str | None:
+        weight = self.of(value)
+        return weight.name if weight is not None and weight.leaf is value else None
 
     def is_changed(self, tensor: Tensor) -> bool:
         """Say whether a weight was changed in place since it was first seen."""

@@ -414,6 +414,28 @@ def weight_norm():
     )  # fmt: skip
 
 
+NORMED = {"parametrizations.weight.original0", "parametrizations.weight.original1"}
+
+
+class WeightNorms(nn.Module):
+    """A weight-normed layer that is used twice, and once as its transpose."""
+
+    def __init__(self, lengths=True, directions=True, more=False):
+        super().__init__()
+        self.layer = parametrizations.weight_norm(nn.Linear(2, 2))
+        self.other = parametrizations.weight_norm(nn.Linear(2, 4), dim=1)
+        self.last, self.more = nn.Linear(4, 3), more
+        length, direction = self.layer.parametrizations.weight.parameters()
+        length.requires_grad_(lengths)
+        direction.requires_grad_(directions)
+
+    def forward(self, x):
+        x = torch.tanh(self.layer(torch.sin(2 * self.layer(x)))) @ self.layer.weight
+        if self.more:  # the lengths have another part in it
+            x = x * self.layer.parametrizations.weight.original0[:, 0]
+        return self.last(torch.tanh(self.other(x)))
+
+
 def partly_frozen():
     network = mlp()
     network[0].weight.requires_grad_(False)
@@ -443,7 +465,17 @@ NETWORKS = {
     "ray": (Ray, {"inner.0.weight", "inner.0.bias", "inner.2.weight"}),
     "grid": (Grid, {"embedding.weight", "table", "decoder.weight"}),
     "convolution": (Convolution, {"up.weight", "last.weight"}),
-    "weight norm": (weight_norm, {"4.weight", "4.bias", "0.bias"}),
+    "weight norm": (weight_norm, {"4.weight", "4.bias", "0.bias", *map("0.{}".format, NORMED)}),
+    "weight norm twice": (WeightNorms, {"last.weight", *map("layer.{}".format, NORMED)}),
+    "weight norm of fixed lengths": (
+        partial(WeightNorms, lengths=False),
+        {"layer.parametrizations.weight.original1"},
+    ),
+    "weight norm of fixed directions": (
+        partial(WeightNorms, directions=False),
+        {"layer.parametrizations.weight.original0"},
+    ),
+    "weight norm and more": (partial(WeightNorms, more=True), {"last.weight"}),
     "tied": (Tied, {"last.weight", "first.bias"}),
     "lora": (Lora, {"first.weight", "last.weight"}),
     "reparameterised": (Reparameterised, {"first.weight", "coefficients", "bias", "last.weight"}),
@@ -461,8 +493,8 @@ NETWORKS = {
     "complex layers": (ComplexLayers, {"first.weight", "weight", "bias", "scale", "last"}),
     "masked": (Masked, {"inner.0.weight", "inner.2.weight", "inner.2.bias", "inner.5.weight"}),
     "nothing inside": (lambda: Masked(0), {"inner.0.weight", "inner.2.weight", "inner.2.bias"}),
-    "normals": (lambda: Normals(False), set()),
-    "guarded normals": (lambda: Normals(True), set()),
+    "normals": (lambda: Normals(False), {"inner.0.weight", "inner.0.bias", "inner.2.weight"}),
+    "guarded normals": (lambda: Normals(True), {"inner.0.weight", "inner.0.bias"}),
     "two names": (TwoNames, {"last.weight", "last.bias"}),
     **{f"layer: {name}": (partial(Spelled, *of), LAYER) for name, of in SPELLINGS.items()},
     **{
