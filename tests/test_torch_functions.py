@@ -333,7 +333,7 @@ class TestWhatAFunctionIs:
         table = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
         model = iga_torch.IGA(lambda x: (x @ table).sin(), parameters=[table], groups=4)
         model(rows()).sum().backward()
-        assert model.kernel_report().parameters[0].name == "parameter 0"
+        assert model.kernel_report().parameters[0].name == "parameter0"
         assert table.grad is not None
 
     def test_a_part_of_the_parameters(self):
@@ -351,6 +351,19 @@ class TestWhatAFunctionIs:
             p.requires_grad_(False)
         loss_of(iga_torch.IGA(network, None, PAPER, groups=4)(x)).backward()
         close(want[-7:], gradient(network), 1e-12)
+
+    def test_the_models_parameters_are_those_that_were_given(self):
+        network, free = smooth(), nn.Parameter(torch.ones(1, dtype=torch.float64))
+        given = [*network[4].parameters(), free]
+        model = iga_torch.IGA(lambda x: free * network(x), parameters=given)
+        assert [id(p) for p in model.parameters()] == [id(p) for p in given]
+        assert [name for name, _ in model.named_parameters()] == [
+            "network.network.4.weight", "network.network.4.bias", "network.parameter2",
+        ]  # fmt: skip
+        assert "parameter2" in model.state_dict()
+        assert dict(iga_torch.IGA(network).named_parameters()).keys() == {
+            f"network.{name}" for name, _ in network.named_parameters()
+        }
 
     def test_modes_and_buffers_are_the_networks_own(self):
         network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()

@@ -58,7 +58,9 @@ class Function(nn.Module):
         for k, (name, parameter) in enumerate(given.items()):
             if id(parameter) not in names:
                 # Of no module that was found; autograd knows it all the same.
-                names[id(parameter)] = f"parameter {k}" if name == str(k) else name
+                names[id(parameter)] = f"parameter{k}" if name == str(k) else name
+                if isinstance(parameter, nn.Parameter):  # for `to` and `state_dict`
+                    self.register_parameter(names[id(parameter)].replace(".", "_"), parameter)
         self._given = {names[id(parameter)]: parameter for parameter in given.values()}
         # The function itself: its signature says what its arguments are called.
         self.forward = function

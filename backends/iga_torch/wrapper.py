@@ -272,6 +272,15 @@ class IGA(nn.Module):
         """The last transform made; None before any."""
         return self._adjuster.transform
 
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters as a module does; around a function, those that were given."""
+        if isinstance(self.network, Function):
+            yield from self.network.named_parameters(f"{prefix}.network".lstrip("."))
+        else:
+            yield from super().named_parameters(prefix, recurse, remove_duplicate)
+
     def kernel_report(self) -> KernelReport:
         """Return how the last kernel was made: which parameters have factors, which rows and why.
 
