@@ -63,22 +63,23 @@ def selected(
     TypeError, ValueError
         If there is no such tensor, or several.
     """
-    if isinstance(tree, Tensor) and chosen is None:  # by far the most common
+    if chosen is None:
         leaves, spec = flattened(tree)
-        return leaves, spec, 0
+        found = _first(leaves) if names is not None else _only(leaves)
+        if found is not None:
+            return leaves, spec, found
+    # Paths, which take as long as all else, are there for names and for words.
     paths, spec = flattened_with_paths(tree)
     leaves = [leaf for _, leaf in paths]
     tensors = {place: _keys(path, names) for place, (path, leaf) in enumerate(paths)
                if isinstance(leaf, Tensor)}  # fmt: skip
     if callable(chosen):
         given = tree if names is None else _called(tree)
-        found = chosen(given)
-        places = [place for place in tensors if leaves[place] is found]
+        meant = chosen(given)
+        places = [place for place in tensors if leaves[place] is meant]
         what = "a function that returns a tensor of the structure as it is"
     elif chosen is None:
         places = [place for place in tensors if _has_numbers(leaves[place])]
-        if names is not None:
-            places = (places or list(tensors))[:1]  # tables are read at whole numbers
         what = "one tensor, or to be told which one is meant"
     elif isinstance(chosen, tuple):
         places = [p for p, keys in tensors.items() if _begins(keys, chosen)]
@@ -89,6 +90,21 @@ def selected(
     if len(places) != 1:
         raise _not_found(name, what, chosen, tree, list(tensors.values()), len(places))
     return leaves, spec, places[0]
+
+
+def _first(leaves: list[Any]) -> int | None:
+    """Return the place of the first tensor of real or complex numbers, or of others."""
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    # Tables are read at whole numbers.
+    return next((p for p in places if _has_numbers(leaves[p])), places[0] if places else None)
+
+
+def _only(leaves: list[Any]) -> int | None:
+    """Return the place of the only tensor, or the only one of real or complex numbers."""
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    if len(leaves) > 1 or not places:
+        places = [place for place in places if _has_numbers(leaves[place])]
+    return places[0] if len(places) == 1 else None
 
 
 def _called(tree: Any) -> Any:
