@@ -18,7 +18,7 @@ LARGE = [
     "pytorch_msssim",
 ]
 PACKAGES = ["iga_core", "iga_array", "iga_core.testing", "iga_array.conformance", "iga_lab.cli",
-            "iga_lab.metrics", "iga_lab.runs"]  # fmt: skip
+            "iga_lab.metrics", "iga_lab.runs.run"]  # fmt: skip
 PROBE = """
 import importlib, json, sys
 found = {}

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 from iga_core import Adam, Adjustment, Damp, Equalise, Network, Scale
 from iga_core.cost import MOST, added_share, affordable_groups
-from iga_lab import cutting, figures
-from iga_lab.settings import choose
+from iga_lab.figures import curves
+from iga_lab.settings import choose, cutting
 from iga_lab.signals import Signal
 from tests.support.lab import fit, refuse, result_of
 
@@ -116,20 +116,20 @@ def test_plain_the_control_and_iga_side_by_side(tmp_path):
     assert outcome.exit_code == 0, outcome.output
     assert list(result_of(tmp_path / "run")["methods"]) == ["plain", "scale", "iga"]
     assert "Scale 0.1, no kernel: 16 groups of 4 × 4" in outcome.stdout
-    assert set(figures.LABELS) == set(figures.COLOURS)
+    assert set(curves.LABELS) == set(curves.COLOURS)
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
-    from iga_lab import fitting
+    from iga_lab.runs import course
 
     trainers = []
-    original = fitting._training
+    original = course._training
 
     def noted(*arguments):
         trainers.append(original(*arguments))
         return trainers[-1]
 
-    monkeypatch.setattr(fitting, "_training", noted)
+    monkeypatch.setattr(course, "_training", noted)
     options = ("--method", "iga", "--average-weights", "0.8", "--schedule", "cooldown")
     assert fit(tmp_path / "run", *options, steps=10).exit_code == 0
     (trainer,) = trainers

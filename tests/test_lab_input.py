@@ -151,7 +151,8 @@ def test_output_folder_that_cannot_be_made(monkeypatch):
 @pytest.fixture(scope="module")
 def _interrupted(tmp_path_factory):
     """A run that has just begun: a checkpoint, and a model made of it."""
-    from iga_lab import runs, storage
+    from iga_lab.runs import run as runs
+    from iga_lab.runs import storage
 
     given = {
         "network": NETWORK, "frequencies": 2, "method": METHODS, "steps": 5, "width": 4,

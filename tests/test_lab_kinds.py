@@ -11,7 +11,10 @@ import trimesh
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
-from iga_lab import display, fitting, hardware, metrics, storage
+from iga_lab import hardware, metrics
+from iga_lab.cli import display
+from iga_lab.runs import course as courses
+from iga_lab.runs import storage
 from iga_lab.settings import ALL_METHODS
 from tests.support.lab import (
     KINDS,
@@ -275,13 +278,13 @@ def test_band_errors_are_of_the_signal_s_octaves(fitted):
 @pytest.mark.parametrize("grouping", ["patches", "blocks"])
 def test_groups_reach_the_trainer(grouping, monkeypatch):
     seen = []
-    original = fitting.Trainer.__init__
+    original = courses.Trainer.__init__
 
     def watched(trainer, *arguments, **given):
         seen.append(given)
         original(trainer, *arguments, **given)
 
-    monkeypatch.setattr(fitting.Trainer, "__init__", watched)
+    monkeypatch.setattr(courses.Trainer, "__init__", watched)
     monkeypatch.setattr(metrics, "chamfer", lambda *_: metrics.Chamfer(1.0, 1.0))  # seconds
     fit("shape", "--grouping", grouping, "--method", "plain", "--seed", "3")
     (given,) = seen

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from iga_lab import hardware, pictures, signals
+from iga_lab import hardware, signals
 from iga_lab.errors import InputError
-from iga_lab.rendering import exported
+from iga_lab.signals import exported, images
 from tests.support.lab import refuse
 
 RATE = 8000
@@ -294,6 +294,6 @@ def test_meshes_are_shapes():
 
 
 def test_every_name_can_be_given():
-    assert "sines" not in pictures.photographs()
+    assert "sines" not in images.photographs()
     with pytest.raises(InputError, match=r"the names are .*sines"):
         signals.load("zzzzzz")

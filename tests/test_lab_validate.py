@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from iga_array import conformance
 from iga_array.conformance import ArrayBackend
 from iga_core.testing import Row, cases
-from iga_lab import display, validation
-from iga_lab.cli import main
+from iga_lab import validation
+from iga_lab.cli import display, main
 from tests.conftest import missing
 from tests.support.lab import refuse
 from tests.support.networks import KINDS

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iga_lab import comparisons, figures
+from iga_lab.figures import comparisons, curves
 
-DRAWN = ((figures, "curves"), (figures, "spectra"), (comparisons, "comparison"))
+DRAWN = ((curves, "curves"), (curves, "spectra"), (comparisons, "comparison"))
 
 
 @contextlib.contextmanager

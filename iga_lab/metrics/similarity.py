@@ -1,4 +1,4 @@
-"""How near a prediction comes to the truth."""
+"""How near a prediction comes to the truth, point by point and window by window."""
 
 import math
 from typing import Any
@@ -8,15 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from iga_lab.errors import InputError
 from iga_lab.hardware import INSTALL, array_library
-from iga_lab.pairs import require_pair, require_pictures
-from iga_lab.perceptual import lpips
-from iga_lab.spectra import band_errors, frequency_errors
-from iga_lab.surfaces import Chamfer, chamfer
-
-__all__ = [
-    "Chamfer", "band_errors", "chamfer", "frequency_errors", "iou", "lpips", "mean_squared_error",
-    "ms_ssim", "psnr", "ssim",
-]  # fmt: skip
+from iga_lab.metrics.pairs import require_pair, require_pictures
 
 SSIM_WINDOW = 7
 MS_SSIM_SIDE = 161

@@ -25,7 +25,9 @@ from iga_core.filters import needs_kernel
 from iga_core.kinds import KINDS
 from iga_core.network import nyquist_frequencies
 from iga_core.optimizers import Optimizer, Schedule
-from iga_lab.cutting import (
+from iga_lab.errors import InputError
+from iga_lab.hardware import require_memory
+from iga_lab.settings.cutting import (
     CONTROL_GROUPS,
     STEP_SHARE,
     control_patch,
@@ -35,8 +37,6 @@ from iga_lab.cutting import (
     described,
     require_patch,
 )
-from iga_lab.errors import InputError
-from iga_lab.hardware import require_memory
 from iga_lab.signals import Kind as SignalKind
 from iga_lab.signals import Signal, measured
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
 from iga_lab.hardware import array_library, to_host
-from iga_lab.pairs import require_pictures
+from iga_lab.metrics.pairs import require_pictures
 
 SMALLEST = 31
 """Pixels a side that AlexNet's five stages need."""

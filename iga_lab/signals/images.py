@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_lab.arrays import in_unit_range
 from iga_lab.errors import InputError
 from iga_lab.hardware import INSTALL
+from iga_lab.signals.arrays import in_unit_range
+from iga_lab.signals.signal import Progress, Signal, Size
+from iga_lab.signals.sizes import SIZES, resized, target
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels: TypeAlias = NDArray[np.float64]
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF")
+
+
+def picture(path: Path, size: Size | None, _: Progress | None) -> Signal:
+    """Read an image file."""
+    shape, centred = target("image", size or (SIZES["image"], None))
+    pixels, notes = read_picture(path)
+    return resized(path, "image", pixels, notes, shape, centred)
 
 
 def photographs() -> dict[str, Path]:

@@ -10,10 +10,28 @@ from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
 from iga_lab.hardware import readable, require_memory
+from iga_lab.signals.signal import Progress, Signal, Size
+from iga_lab.signals.sizes import SIZES, halved, target
 
 LOADING = 12
 """Bytes of memory that one byte of a sound's file takes, until it is cut."""
 EXPORTED = np.iinfo(np.int16)
+
+
+def sound(path: Path, size: Size | None, _: Progress | None) -> Signal:
+    """Read a sound, and take its middle."""
+    values, rate, notes = read_sound(path)
+    (count,) = target("sound", size or (min(SIZES["sound"], len(values)), None))[0]
+    if count > len(values):
+        raise InputError(
+            f"size: expected at most the {len(values):,} samples of {path.name!r}, got {count:,}; "
+            "lower --size"
+        )
+    first = (len(values) - count) // 2
+    part = values[first : first + count]
+    notes.append(f"{count:,} samples in the middle, {count / rate:.3g} s, scaled into [-1/2, 1/2]")
+    said = tuple(f"{path.name}: {note}" for note in notes)
+    return Signal(path.stem, "sound", halved(path.name, part), said, rate)
 
 
 def read_sound(path: Path) -> tuple[NDArray[np.float64], int, list[str]]:

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_lab import comparisons, figures, metrics, results, signals, storage
+from iga_lab import files, metrics
 from iga_lab.errors import InputError
-from iga_lab.fitting import Course, prepare
+from iga_lab.figures import comparisons, curves
 from iga_lab.hardware import array_library
-from iga_lab.rendering import SUFFIXES, exported
+from iga_lab.runs import results, storage
+from iga_lab.runs.course import Course, prepare
+from iga_lab.runs.storage import finished
 from iga_lab.settings import Settings, choose, require_usable
-from iga_lab.shapes import surface
-from iga_lab.signals import Progress, Size
-from iga_lab.storage import finished
+from iga_lab.signals import SUFFIXES, Progress, Size, exported, load
+from iga_lab.signals.solids import surface
 
 __all__ = ["Run", "begin", "finished", "resume"]
 
@@ -94,8 +95,8 @@ class Run:
             for name, values in {"truth": truth, **fits}.items():
                 self._write_values(name, values)
         self._write("curves.csv", results.curves_csv(outcomes))
-        self._write(storage.RESULT, results.as_json(result))
-        self._write("curves.png", figures.curves(self.settings, outcomes))
+        self._write(storage.RESULT, files.as_json(result))
+        self._write("curves.png", curves.curves(self.settings, outcomes))
         self._write("comparison.png", comparisons.comparison(self.settings, truth, outcomes))
         self._write_spectrum()
         if result["status"] != "interrupted":
@@ -119,10 +120,10 @@ class Run:
         own = [c for c in self.courses if not self.settings.architecture(c.name).normalised]
         if own:
             name, steps, parameters = own[-1].name, len(own[-1].losses), own[-1].parameters()
-            self._write("spectrum.png", figures.spectra(self.settings, name, steps, parameters))
+            self._write("spectrum.png", curves.spectra(self.settings, name, steps, parameters))
 
     def _write(self, name: str, content: bytes) -> None:
-        storage.write_whole(self.folder / name, content)
+        files.write_whole(self.folder / name, content)
 
 
 def begin(
@@ -152,7 +153,7 @@ def begin(
     InputError
         If any of it cannot be used.
     """
-    signal = signals.load(source, size, progress)
+    signal = load(source, size, progress)
     backend, device = given["backend"], given["device"]
     placed = {**given, "device": array_library(backend, device)[2]}
     if placed["lpips_weights"] is not None:

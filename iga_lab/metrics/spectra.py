@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.pairs import require_pair
+from iga_lab.metrics.pairs import require_pair
 
 OCTAVES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, np.inf)
 """Edges of bands in cycles a sample; half a cycle is the highest frequency along an axis."""

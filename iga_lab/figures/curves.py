@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iga_array import MLP, empirical_ntk
 from iga_core import Equalise
 from iga_core.filters import Filter
-from iga_lab.results import Outcome, equal_seconds
+from iga_lab.metrics import Outcome, equal_seconds
 from iga_lab.settings import Settings
 from iga_lab.signals import coordinates, measured
 

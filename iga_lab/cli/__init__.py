@@ -20,10 +20,7 @@ from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
 from iga_core.testing import NETWORKS
 from iga_lab import settings as defaults
-from iga_lab.cutting import STEP_SHARE
-from iga_lab.errors import InputError
-from iga_lab.hardware import BACKENDS, require_lab
-from iga_lab.parameters import (
+from iga_lab.cli.parameters import (
     DEVICE,
     FILE,
     FOLDER,
@@ -38,10 +35,13 @@ from iga_lab.parameters import (
     ParamType,
     Several,
 )
+from iga_lab.errors import InputError
+from iga_lab.hardware import BACKENDS, require_lab
+from iga_lab.settings.cutting import STEP_SHARE
 from iga_lab.signals import Size
 
 if TYPE_CHECKING:
-    from iga_lab.runs import Run
+    from iga_lab.runs.run import Run
 
     Command = Callable[..., int]
     Decorator = Callable[[Command], Command]
@@ -171,7 +171,7 @@ def fit(
     (cycles). Ctrl-C ends a run with the results so far, and --resume continues it.
     """
     require_lab()
-    from iga_lab import runs
+    from iga_lab.runs import run as runs
 
     if resume is not None:
         _refuse_other_settings(context)
@@ -180,7 +180,7 @@ def fit(
             return 0
         return _follow(runs.resume(Path(resume)))
     size: Size | None = given.pop("size")
-    from iga_lab.display import Filling
+    from iga_lab.cli.display import Filling
 
     with Filling() as bar:
         run = runs.begin(signal, size, given, output, bar.watch)
@@ -197,7 +197,7 @@ def fit(
 def render(model: str, size: Size | None, output: str | None) -> int:
     """Evaluate MODEL, a model-*.safetensors of `iga fit`, at any size, and write a file."""
     require_lab()
-    from iga_lab.rendering import render as rendered
+    from iga_lab.runs.rendering import render as rendered
 
     path = rendered(Path(model), size, None if output is None else Path(output))
     click.echo(f"Wrote {path}")
@@ -223,7 +223,8 @@ def validate(network: tuple[str, ...], seed: int, only: tuple[str, ...], json: s
     every filter, whole and in pieces, and 25 training steps. The exit code is 0 if no answer is
     further off than its bound.
     """
-    from iga_lab import display, validation
+    from iga_lab import validation
+    from iga_lab.cli import display
 
     if json is not None:
         validation.require_new_json(Path(json))
@@ -242,7 +243,8 @@ def validate(network: tuple[str, ...], seed: int, only: tuple[str, ...], json: s
 @main.command()
 def backends() -> int:
     """Say which array libraries and devices can be used here."""
-    from iga_lab import display, hardware
+    from iga_lab import hardware
+    from iga_lab.cli import display
 
     display.console().print(display.backends_table(hardware.backends()))
     return 0
@@ -264,8 +266,8 @@ def _refuse_other_settings(context: click.Context) -> None:
 
 def _follow(run: "Run") -> int:
     """Train a run to its end or to Ctrl-C, and report."""
-    from iga_lab import display
-    from iga_lab.fitting import race
+    from iga_lab.cli import display
+    from iga_lab.runs.course import race
 
     for note in run.notes:
         click.echo(note, err=True)

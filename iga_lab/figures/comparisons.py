@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_core.filters import needs_kernel
-from iga_lab.figures import COLOURS, GREY, LABELS, description, new_figure, opened, png
-from iga_lab.results import Outcome
+from iga_lab.figures.curves import COLOURS, GREY, LABELS, description, new_figure, opened, png
+from iga_lab.figures.views import views
+from iga_lab.metrics import Outcome
 from iga_lab.settings import Settings, adjusted
-from iga_lab.shapes import surface, views
+from iga_lab.signals.solids import surface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,5 @@
 """Signals from saved models, at any size, as files that other programs read."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,14 @@ from numpy.typing import NDArray
 
 from iga_array import MLP
 from iga_lab.errors import InputError
+from iga_lab.files import write_whole
 from iga_lab.hardware import require_memory
-from iga_lab.shapes import surface
-from iga_lab.signals import HALF, UNIT, Kind, Size, coordinates
-from iga_lab.sounds import wav
-from iga_lab.storage import Model, load_model, write_whole
+from iga_lab.runs.storage import Model, load_model
+from iga_lab.signals import SUFFIXES, UNIT, Kind, Size, coordinates, exported
 
 BLOCK_POINTS = 2**16
 LARGEST_SIDE = 2**31 - 1
 """That a PNG file can have."""
-SUFFIXES: dict[Kind, str] = {
-    "function": ".npy", "sound": ".wav", "image": ".png", "volume": ".npy", "shape": ".ply",
-}  # fmt: skip
 BYTES_A_POINT: dict[Kind, int] = {
     "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
 }  # fmt: skip
@@ -79,49 +74,11 @@ def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
     return values
 
 
-def exported(kind: Kind, values: NDArray[Any], rate: int | None) -> bytes:
-    """Return values, (*axes, channels), as the content of a file of their kind.
-
-    Raises
-    ------
-    InputError
-        If they have no surface, for a shape.
-    """
-    if kind == "image":
-        return _png(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8))
-    if kind == "sound":
-        return wav(values / HALF, rate or 1)
-    if kind == "shape":
-        return _ply(values[..., 0])
-    content = io.BytesIO()
-    np.save(content, values[..., 0].astype(np.float32), allow_pickle=False)
-    return content.getvalue()
-
-
 def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
     """Return the samples a second with which a sound takes as long as in training."""
     if model.rate is None:
         return None
     return max(1, round(model.rate * (shape[0] - 1) / max(1, model.shape[0] - 1)))
-
-
-def _ply(values: NDArray[Any]) -> bytes:
-    mesh = surface(values)
-    if len(mesh.faces) == 0:
-        raise InputError(
-            f"model: expected a shape, got values from {values.min():.3g} to {values.max():.3g}, "
-            "nowhere above 1/2 beside others; train it for longer"
-        )
-    content: bytes = mesh.export(file_type="ply")  # type: ignore[assignment]
-    return content
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(content, "PNG")
-    return content.getvalue()
 
 
 def _shape(model: Model, size: Size | None) -> tuple[int, ...]:

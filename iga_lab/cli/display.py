@@ -21,9 +21,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from iga_core.testing import ILL_POSED, STEPS, Backend, Row
-from iga_lab.fitting import Course
 from iga_lab.hardware import Usable
 from iga_lab.metrics import psnr
+from iga_lab.runs.course import Course
 from iga_lab.validation import COLUMNS as SUITE_COLUMNS
 from iga_lab.validation import Line
 

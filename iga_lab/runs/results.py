@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,13 @@ from numpy.typing import NDArray
 
 from iga_lab import metrics
 from iga_lab.errors import InputError
-from iga_lab.fitting import Course
+from iga_lab.files import PROGRAM
 from iga_lab.hardware import machine, versions
-from iga_lab.metrics import mean_squared_error, psnr
+from iga_lab.metrics import OCTAVES, Outcome, equal_seconds, mean_squared_error
+from iga_lab.runs.course import Course
+from iga_lab.runs.storage import FORMAT
 from iga_lab.settings import Settings
-from iga_lab.shapes import surface
-from iga_lab.spectra import OCTAVES
-from iga_lab.storage import FORMAT, PROGRAM
+from iga_lab.signals.solids import surface
 
 LAST = 100
 """Points of the curve whose median is given."""
@@ -29,53 +27,6 @@ BANDS = 4
 """Octaves of a signal of one axis in which the error is given."""
 ENERGY = 0.999
 """Part of the signal's energy that lies in them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One method at the end of its training.
-
-    Parameters
-    ----------
-    name, status, message : str
-        See `Course`.
-    steps : int
-        Steps taken.
-    prediction : ndarray of float64, shape (*axes, channels)
-        Unclipped.
-    losses : ndarray of float64, shape (k,)
-        Mean squared error after 0, 1, 2, ... steps, of the next step's batch; the last is that of
-        the prediction, at all points.
-    seconds : ndarray of float64, shape (k,)
-        Time spent in steps until then.
-    seconds_per_step : float or None
-        Median; None before the first step.
-    measures : dict of str to float or None
-        By the signal's kind, see `measures`.
-    band_errors : list of float
-        See `metrics.band_errors`; those of the bands of `bands`.
-    """
-
-    name: str
-    status: str
-    message: str
-    steps: int
-    prediction: NDArray[np.float64]
-    losses: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    seconds_per_step: float | None
-    measures: dict[str, float | None]
-    band_errors: list[float]
-
-    @property
-    def psnr(self) -> NDArray[np.float64]:
-        """The curve in dB, (k,)."""
-        return psnr(self.losses)
-
-    def psnr_after(self, seconds: float) -> float:
-        """Return the PSNR in dB that training had reached after some seconds."""
-        reached = int(np.searchsorted(self.seconds, seconds, side="right")) - 1
-        return float(self.psnr[max(0, reached)])
 
 
 def outcome(settings: Settings, course: Course, truth: NDArray[np.float64]) -> Outcome:
@@ -140,12 +91,6 @@ def bands(truth: NDArray[np.float64]) -> list[float]:
     return [0.0, *(highest * 2.0**-k for k in reversed(range(BANDS)))]
 
 
-def equal_seconds(outcomes: Sequence[Outcome]) -> float:
-    """Return when the first method had taken its steps; a stopped one does not count."""
-    whole = [o for o in outcomes if o.status != "stopped"] or outcomes
-    return min(float(o.seconds[-1]) for o in whole)
-
-
 def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     """Return the numbers of every method, ready for JSON; None where there is none."""
     limit = equal_seconds(outcomes)
@@ -193,11 +138,6 @@ def run_status(statuses: Sequence[str]) -> str:
     if "interrupted" in statuses:
         return "interrupted"
     return "finished" if "finished" in statuses else "failed"
-
-
-def as_json(content: dict[str, Any]) -> bytes:
-    """Return indented JSON, UTF-8."""
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def curves_csv(outcomes: Sequence[Outcome]) -> bytes:

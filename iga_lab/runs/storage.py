@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from iga_core import Network
 from iga_lab.errors import InputError
+from iga_lab.files import PROGRAM, write_whole
 from iga_lab.hardware import versions
 from iga_lab.settings import Settings
 from iga_lab.signals import AXES, Kind
 
-PROGRAM = "iga-core"
 RUNS = Path("iga-runs")
 FORMAT = "4"
 """Of models and checkpoints: raised when what is in them changes."""
@@ -69,31 +69,6 @@ class Checkpoint:
     values: NDArray[np.float64]
     states: dict[str, Arrays]
     messages: dict[str, str]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name in its folder, then rename it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output: expected to write {str(path)!r}, got {error.strerror or error}; "
-            "free the disk or choose another folder"
-        ) from None
 
 
 def new_folder(output: str | None, name: str) -> Path:

@@ -9,6 +9,29 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
+from iga_lab.hardware import require_memory
+from iga_lab.signals.signal import Kind, Progress, Signal, Size
+from iga_lab.signals.sizes import SIZES, centre, resized, target
+
+
+def volume_or_image(path: Path, size: Size | None, _: Progress | None) -> Signal:
+    """Read an array; one with three axes and no colours in the last is a volume."""
+    array = open_array(path)
+    if array.ndim == 3 and array.shape[-1] not in (1, 3):
+        kind: Kind = "volume"
+        values, what = array[..., None], "a volume, its axes taken as (z, y, x)"
+        size = size or tuple(reversed(array.shape))
+    else:
+        kind = "image"
+        values = array if array.ndim == 3 else array[..., None]
+        what = "a grey image" if values.shape[-1] == 1 else "an image, its last axis the colours"
+        size = size or (SIZES["image"], None)
+    shape, centred = target(kind, size)
+    if centred:
+        values = centre(values)
+    require_memory("signal", 24 * values.size, f"an array of shape {values.shape}", "cut it first")
+    scaled, note = in_unit_range(path, values)
+    return resized(path, kind, scaled, [what, note], shape, centred)
 
 
 def open_array(path: Path) -> NDArray[Any]:
