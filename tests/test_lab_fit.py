@@ -314,11 +314,12 @@ def test_defaults_of_filters(tmp_path, options, expected, said):
 def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     """Against eigenvalues of an explicit Jacobian's kernel, and what each filter makes of them."""
     from iga_lab import settings, signals
-    from iga_lab.figures import curves
+    from iga_lab.figures import spectrum
+    from iga_lab.settings.naming import OF_A_KERNEL
     from tests.support import oracle
 
     given = {name: None for options in FILTERS for name in options} | chosen
-    given |= dict.fromkeys(settings.OF_A_KERNEL) | {
+    given |= dict.fromkeys(OF_A_KERNEL) | {
         "network": "pe", "frequencies": 2, "method": ("plain", "iga"), "steps": 5, "width": 8,
         "depth": 2, "patch": 3, "grouping": "patches", "batch": None, "reach": "mean",
         "optimizer": "adam", "learning_rate": None, "schedule": "cosine", "columns": None,
@@ -326,7 +327,7 @@ def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     }  # fmt: skip
     found = settings.choose(given, signals.load("astronaut", (12, None)))
     parameters = found.architecture(method).initial(1)
-    one = curves.spectrum(found, method, parameters)
+    one = spectrum.spectrum(found, method, parameters)
 
     x = np.linspace(-1, 1, 12)[1::3]
     centres = np.stack([p.ravel() for p in np.meshgrid(x, x)], axis=1)
@@ -344,8 +345,8 @@ def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     }[chosen["filter"]]
     np.testing.assert_allclose(one.after, wanted, rtol=1e-9)
     # With fewer groups than a step has, `start` and `end` keep their shares.
-    monkeypatch.setattr(curves, "SPECTRUM_GROUPS", 12)
-    fewer = curves.spectrum(found, method, parameters)
+    monkeypatch.setattr(spectrum, "GROUPS", 12)
+    fewer = spectrum.spectrum(found, method, parameters)
     assert len(fewer.before) == len(fewer.after) == 12
     if chosen["filter"] == "equalise":
         assert (fewer.filter.start, fewer.filter.end) == (0, 2)

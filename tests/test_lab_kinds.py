@@ -11,8 +11,9 @@ import trimesh
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
-from iga_lab import hardware, metrics
-from iga_lab.cli import display
+from iga_lab import memory, metrics
+from iga_lab.cli import tables
+from iga_lab.cli.terminal import console as new_console
 from iga_lab.runs import course as courses
 from iga_lab.runs import storage
 from iga_lab.settings import ALL_METHODS
@@ -173,7 +174,7 @@ def test_render_a_shape(monkeypatch):
     assert again.volume == pytest.approx(trained.volume, rel=1e-4)
     np.testing.assert_allclose(again.bounds[1], [0.45, 0.675, 0.9], atol=0.25)
     with monkeypatch.context() as less:
-        less.setattr(hardware, "available_memory", lambda: 1_000_000)
+        less.setattr(memory, "available_memory", lambda: 1_000_000)
         assert "20x20x20 points" in refuse("render", model, "--size", "20", "--output", "x.ply")
     arrays = load_file(model)
     empty = {name: 0 * array for name, array in arrays.items()}
@@ -254,10 +255,10 @@ def test_the_tables_fit_a_hundred_columns():
         settings = {"kind": kind, "batch": 64, "steps": 10000, "rate": None, "shape": [1024]}
         edges = [0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, None]
         result = {"settings": settings, "methods": methods, "bands_in_cycles_a_sample": edges}
-        console = display.console()
+        console = new_console()
         with console.capture() as captured:
-            console.print(display.results_table(result))
-            console.print(display.bands_table(result))
+            console.print(tables.results(result))
+            console.print(tables.bands(result))
         text = captured.get()
         assert max(map(len, text.splitlines())) <= 100
         assert "of 10,000" in text

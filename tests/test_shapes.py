@@ -5,7 +5,7 @@ import pytest
 import trimesh
 from trimesh.creation import annulus, box, icosphere
 
-from iga_lab import hardware
+from iga_lab import memory
 from iga_lab.errors import InputError
 from iga_lab.figures.views import views
 from iga_lab.signals import coordinates, meshes, solids
@@ -195,15 +195,15 @@ def test_meshes_that_cannot_be_used(tmp_path):
 
 def test_memory_is_stated_before_the_work(tmp_path, monkeypatch):
     icosphere(3).export(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     assert "1,280 faces, which takes 1.28 MB" in refused(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: 100_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100_000)
     assert "a mesh file of" in refused(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: None)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
     monkeypatch.setattr(meshes, "MANY_FACES", 1000)
     (note,) = meshes.load_mesh(tmp_path / "ball.ply").metadata["notes"]
     assert note == "1,280 faces take about 1.28 MB"
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     with pytest.raises(InputError, match="100x100x100 points, which takes 2 MB; lower --size"):
         solids.occupancy(icosphere(1), 100)
     with pytest.raises(InputError, match="at least 2 points"):

@@ -1,4 +1,4 @@
-"""What may be given on the command line, and how `--help` and errors speak of it."""
+"""What click does not have: some kinds of values, headings in `--help`, and errors in one line."""
 
 import re
 import sys
@@ -14,46 +14,25 @@ from iga_lab.hardware import INSTALL, LAB_MODULES
 from iga_lab.signals import Size
 
 if TYPE_CHECKING:
+    # Only their annotations are generic, in some versions of click and not in others.
+    Choice = click.Choice[str]
     ParamType = click.ParamType[Any]
 else:
-    ParamType = click.ParamType
+    Choice, ParamType = click.Choice, click.ParamType
+
+SIZE = "S|WxH|WxHxD"
+"""How `--help` shows what `read_size` reads."""
 
 
-class Parsed(ParamType):
-    """A value that a function reads; what it cannot read is named with what was expected."""
-
-    def __init__(self, name: str, expected: str, read: Callable[[str], Any]) -> None:
-        self.name = name
-        self.expected = expected
-        self.read = read
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read a value of the command line; one that is read already stays."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self.read(value)
-        except (ValueError, OverflowError):
-            return self.fail(f"expected {self.expected}, got {value!r}", param, ctx)
-
-
-class Named(ParamType):
+class Named(Choice):
     """One of some names; of another, the nearest is offered."""
 
-    def __init__(self, *choices: str) -> None:
-        self.name = "|".join(choices)
-        self.choices = choices
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a known name."""
-        if value in self.choices:
-            return value
-        raise unknown(_name_of(param), str(value), self.choices)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            raise unknown(param.opts[0] if param else "name", str(value), self.choices) from None
 
 
 class Several(ParamType):
@@ -61,28 +40,41 @@ class Several(ParamType):
 
     def __init__(self, *choices: str) -> None:
         self.name = ",".join(choices)
-        self.choices = choices
+        self._one = Named(choices)
 
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a tuple of known names."""
-        if not isinstance(value, str):
+        if not isinstance(value, str):  # a default
             return value
-        given = [part.strip() for part in value.split(",")]
-        for name in given:
-            if name not in self.choices:
-                raise unknown(_name_of(param), name, self.choices)
-        return tuple(name for name in self.choices if name in given)
+        given = {self._one.convert(part.strip(), param, ctx) for part in value.split(",")}
+        return tuple(name for name in self._one.choices if name in given)
 
 
-class Heading(click.Option):
-    """An option that `--help` lists under a heading."""
+def read_size(text: str) -> Size:
+    """Read "96" as (96, None), "128x96" as (128, 96), and so three numbers."""
+    if re.fullmatch(r"\d+([xX×]\d+){0,2}", text.strip()) is None:
+        raise click.BadParameter(
+            f"expected a side such as 96, or WIDTHxHEIGHT such as 768x512, or x DEPTH, got {text!r}"
+        )
+    sides = [int(number) for number in re.split("[xX×]", text)]
+    return (sides[0], None) if len(sides) == 1 else tuple(sides)
 
-    heading = "Options"
+
+def read_frequencies(text: str) -> int | str:
+    """Read a number of octaves, or "nyquist"."""
+    try:
+        return text if text == "nyquist" else int(text)
+    except ValueError:
+        raise click.BadParameter(f"expected a whole number or 'nyquist', got {text!r}") from None
+
+
+def section(heading: str) -> Callable[..., Callable[[Callable[..., int]], Callable[..., int]]]:
+    """Return `click.option` for options that `--help` lists under a heading."""
+
+    class Headed(click.Option):
+        section = heading
+
+    return lambda *names, **about: click.option(*names, cls=Headed, **about)
 
 
 class Grouped(click.Command):
@@ -94,7 +86,7 @@ class Grouped(click.Command):
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record is not None and isinstance(option, click.Option):
-                sections[getattr(option, "heading", "Other")].append(record)
+                sections[getattr(option, "section", "Options")].append(record)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -127,39 +119,12 @@ class OneLineErrors(click.Group):
             _fail(f"{module}: expected to be installed, got nothing; run {INSTALL['lab']}")
 
 
-def read_size(text: str) -> Size:
-    """Read "96" as (96, None), "128x96" as (128, 96), and so three numbers."""
-    if re.fullmatch(r"\d+([xX×]\d+){0,2}", text.strip()) is None:
-        raise ValueError(text)
-    sides = [int(number) for number in re.split("[xX×]", text)]
-    return (sides[0], None) if len(sides) == 1 else tuple(sides)
-
-
-def read_frequencies(text: str) -> int | str:
-    """Read a number of octaves, or "nyquist"."""
-    return text if text == "nyquist" else int(text)
-
-
-FOLDER = Parsed("FOLDER", "a folder", str)
-FILE = Parsed("FILE", "a file", str)
-DEVICE = Parsed("NAME", "a device", str)
-WHOLE = Parsed("N", "a whole number", int)
-NUMBER = Parsed("X", "a number", float)
-SIZE = Parsed(
-    "S|WxH|WxHxD", "a side such as 96, or WIDTHxHEIGHT such as 768x512, or x DEPTH", read_size
-)
-FREQUENCIES = Parsed("N|nyquist", "a whole number or 'nyquist'", read_frequencies)
-
-
-def _name_of(param: click.Parameter | None) -> str:
-    return param.opts[0] if param else "name"
-
-
 def _usage(error: click.UsageError) -> str:
     command = error.ctx.command_path if error.ctx else "iga"
     message = " ".join(error.format_message().split()).rstrip(".")
-    if isinstance(error, click.BadParameter) and error.param is not None:
-        message = f"{error.param.opts[0]}: {error.message}"
+    # A missing parameter has no message of its own beside what click makes of it.
+    if isinstance(error, click.BadParameter) and error.param is not None and error.message:
+        message = f"{error.param.opts[0]}: {error.message.rstrip('.')}"
     return f"{message}; see {command} --help"
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_core.filters import needs_kernel
-from iga_lab.figures.curves import COLOURS, GREY, LABELS, description, new_figure, opened, png
+from iga_lab.figures.captions import LABELS, description, groups, head
+from iga_lab.figures.style import COLOURS, GREY, new_figure, opened, png
 from iga_lab.figures.views import views
 from iga_lab.metrics import Outcome
-from iga_lab.settings import Settings, adjusted
+from iga_lab.settings import Settings
 from iga_lab.signals.solids import surface
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def comparison(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -
         volume, three slices through the middle and their errors; of a shape, its surface from
         three sides; of a function or a sound with residuals and spectra.
     """
-    draw = {"image": _pictures, "volume": _slices, "shape": _solids}.get(settings.kind, _traces)
+    kind = settings.form.kind
+    draw = {"image": _pictures, "volume": _slices, "shape": _solids}.get(kind, _traces)
     return png(draw(settings, truth, outcomes))
 
 
@@ -134,9 +135,10 @@ def _traces(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> "
     first = _liveliest(values, length)
     x, unit = np.linspace(-1, 1, count), "x"
     frequencies, per = np.fft.rfftfreq(count) * (count - 1), "cycles from -1 to 1"
-    if settings.rate is not None:
-        x, unit = np.arange(count) / settings.rate, "time (s)"
-        frequencies, per = np.fft.rfftfreq(count, 1 / settings.rate), "frequency (Hz)"
+    rate = settings.form.rate
+    if rate is not None:
+        x, unit = np.arange(count) / rate, "time (s)"
+        frequencies, per = np.fft.rfftfreq(count, 1 / rate), "frequency (Hz)"
     figure = new_figure(max(4.6 * len(outcomes), 8.0), 11)
     axes = figure.subplots(4, len(outcomes), squeeze=False, sharey="row")
     largest = max(float(np.abs(o.prediction[:, 0] - values).max()) for o in outcomes)
@@ -249,28 +251,9 @@ def _mark(axes: "Axes", top: int, left: int, side: int) -> None:
 
 def _describe(axes: "Axes", settings: Settings) -> None:
     axes.axis("off")
-    lines = [*description(settings), "", *_about_groups(settings)]
+    lines = [*description(settings), "", *groups(settings)]
     axes.text(0.02, 0.5, "\n".join(lines), va="center", transform=axes.transAxes, linespacing=1.5)
 
 
 def _caption(figure: "Figure", settings: Settings) -> None:
-    lines = [", ".join(part(settings)) for part in (description, _about_groups)]
-    figure.suptitle("\n".join(lines), fontsize=10, color=GREY)
-
-
-def _about_groups(settings: Settings) -> list[str]:
-    s, (groups, _) = settings, settings.counts
-    what = f"blocks of {s.patch} points"
-    if s.grouping == "patches":
-        what = f"patches of {' × '.join([str(s.patch)] * len(s.shape))}"
-    lines = [f"{groups:,} {what}" + (f", {s.batch} a step" if s.batch else "")]
-    lines += [line for line in s.about if line.startswith("Scale")]
-    if any(map(adjusted, s.method)):
-        level = f", level {s.level}" if s.filter == "equalise" else ""
-        lines += [f"IGA: {s.filtering}", f"reach {s.reach}{level}"]
-        if needs_kernel(s.adjustment.filter):
-            lines += [
-                f"sampling {s.sampling}, {s.samples} a patch",
-                f"refresh {s.refresh}, average {s.average:g}",
-            ]
-    return lines
+    head(figure, [", ".join(part(settings)) for part in (description, groups)])

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from iga_array import MLP, Trainer
 from iga_lab.errors import InputError
-from iga_lab.hardware import array_library, is_out_of_memory, to_host
+from iga_lab.hardware import array_library, to_host
+from iga_lab.memory import is_out_of_memory
 from iga_lab.settings import Settings
 from iga_lab.signals import coordinates
 
@@ -187,15 +188,16 @@ def prepare(settings: Settings, values: NDArray[np.float64]) -> list[Course]:
     InputError
         If the backend or device is not to be had, or the settings do not fit the signal.
     """
-    library, device, _ = array_library(settings.backend, settings.device)
+    place = settings.place
+    library, device, _ = array_library(place.backend, place.device)
     xp = array_namespace(library.empty(0))
-    like = {"dtype": getattr(xp, settings.dtype), "device": device, "copy": True}
-    coords = xp.asarray(coordinates(settings.shape), **like)
+    like = {"dtype": getattr(xp, place.dtype), "device": device, "copy": True}
+    coords = xp.asarray(coordinates(settings.form.shape), **like)
     targets = xp.asarray(values.reshape(len(coords), -1), **like)
     try:
         return [
             Course(method, _training(settings, method, coords, targets))
-            for method in settings.method
+            for method in settings.methods
         ]
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from None
@@ -207,13 +209,13 @@ def _training(settings: Settings, method: str, coords: Any, targets: Any) -> Tra
     arguments: dict[str, Any] = {
         "grouping": settings.grouping_of(method),
         "adjustment": settings.adjustment_of(method),
-        "optimizer": settings.update,
+        "optimizer": settings.optimizer,
         "steps": settings.steps,
         "columns": settings.columns,
-        "batch": settings.batch,
+        "batch": settings.cutting.batch,
         "seed": settings.seed,
     }
-    if settings.backend == "torch":
+    if settings.place.backend == "torch":
         from iga_torch.networks import from_network
         from iga_torch.training import Trainer as TorchTrainer
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from iga_array import MLP
 from iga_lab.errors import InputError
 from iga_lab.files import write_whole
-from iga_lab.hardware import require_memory
-from iga_lab.runs.storage import Model, load_model
-from iga_lab.signals import SUFFIXES, UNIT, Kind, Size, coordinates, exported
+from iga_lab.memory import require_memory
+from iga_lab.runs.models import Model, load_model
+from iga_lab.signals import SUFFIXES, Kind, Size, coordinates, exported
 
 BLOCK_POINTS = 2**16
 LARGEST_SIDE = 2**31 - 1
@@ -53,10 +53,10 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
     model = load_model(path)
     shape = _shape(model, size)
     words = "x".join(map(str, reversed(shape)))
-    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.kind]}")
+    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.form.kind]}")
     _require_size(model, shape, words)
-    _require_new(output, model.kind)
-    write_whole(output, exported(model.kind, evaluate(model, shape), _rate(model, shape)))
+    _require_new(output, model.form.kind)
+    write_whole(output, exported(model.form.kind, evaluate(model, shape), _rate(model, shape)))
     return output
 
 
@@ -76,32 +76,32 @@ def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
 
 def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
     """Return the samples a second with which a sound takes as long as in training."""
-    if model.rate is None:
+    if model.form.rate is None:
         return None
-    return max(1, round(model.rate * (shape[0] - 1) / max(1, model.shape[0] - 1)))
+    return max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
 
 
 def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
     if size is None:
-        return model.shape
+        return model.form.shape
     sides = tuple(side for side in size if side is not None)
-    axes = len(model.shape)
+    axes = len(model.form.shape)
     if len(sides) not in (1, axes):
         words = "x".join(map(str, sides))
         raise InputError(
-            f"size: expected one side or {axes} numbers for a {model.kind}, got {words}; "
+            f"size: expected one side or {axes} numbers for a {model.form.kind}, got {words}; "
             "change --size"
         )
     return sides * axes if len(sides) == 1 else tuple(reversed(sides))
 
 
 def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
-    unit = UNIT[model.kind]
+    unit = model.form.unit
     if not all(1 <= side <= LARGEST_SIDE for side in shape):
         raise InputError(
             f"size: expected 1 to {LARGEST_SIDE:,} {unit}s a side, got {words}; change --size"
         )
-    needed = BYTES_A_POINT[model.kind] * math.prod(shape) * model.network.outputs
+    needed = BYTES_A_POINT[model.form.kind] * math.prod(shape) * model.network.outputs
     require_memory("size", needed, f"{words} {unit}s", "lower --size")
 
 

@@ -1,7 +1,6 @@
 """What came of a fit: outcomes, the table's numbers, and the files that hold them."""
 
 import contextlib
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from iga_lab.hardware import machine, versions
 from iga_lab.metrics import OCTAVES, Outcome, equal_seconds, mean_squared_error
 from iga_lab.runs.course import Course
 from iga_lab.runs.storage import FORMAT
-from iga_lab.settings import Settings
+from iga_lab.settings import Settings, by_name
 from iga_lab.signals.solids import surface
 
 LAST = 100
@@ -59,15 +58,15 @@ def measures(
     its weights are given; for shapes IoU and both Chamfer distances.
     """
     found: dict[str, float | None] = {}
-    if settings.kind == "image":
+    if settings.form.kind == "image":
         found["ssim"] = metrics.ssim(prediction, truth)
-        if min(settings.shape) >= metrics.MS_SSIM_SIDE:
+        if min(settings.form.shape) >= metrics.MS_SSIM_SIDE:
             found["ms_ssim"] = None
             with contextlib.suppress(InputError):  # its library is not installed
                 found["ms_ssim"] = metrics.ms_ssim(prediction, truth)
         if settings.lpips_weights is not None:
             found["lpips"] = metrics.lpips(prediction, truth, Path(settings.lpips_weights))
-    elif settings.kind == "shape":
+    elif settings.form.kind == "shape":
         found["iou"] = metrics.iou(prediction, truth)
         found["chamfer"] = found["chamfer_squared"] = None
         solid = surface(prediction[..., 0])
@@ -124,12 +123,12 @@ def result(
         "program": PROGRAM,
         "format": FORMAT,
         "status": run_status([o.status for o in outcomes]),
-        "settings": dataclasses.asdict(settings),
+        "settings": by_name(settings),
         "methods": summary(outcomes),
         "equal_seconds": equal_seconds(outcomes),
         "bands_in_cycles_a_sample": edges,
         "versions": versions(),
-        "machine": machine(settings.backend, settings.device),
+        "machine": machine(settings.place.backend, settings.place.device),
     }
 
 

@@ -1,32 +1,32 @@
-"""A run from its first validation to its last file."""
+"""A run from its first file to its last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_lab import files, metrics
+from iga_lab import metrics
 from iga_lab.errors import InputError
-from iga_lab.figures import comparisons, curves
-from iga_lab.hardware import array_library
-from iga_lab.runs import results, storage
+from iga_lab.figures.comparisons import comparison
+from iga_lab.figures.curves import curves
+from iga_lab.figures.spectrum import spectra
+from iga_lab.files import as_json, write_whole
+from iga_lab.metrics import Outcome
+from iga_lab.runs import results
+from iga_lab.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from iga_lab.runs.course import Course, prepare
-from iga_lab.runs.storage import finished
-from iga_lab.settings import Settings, choose, require_usable
-from iga_lab.signals import SUFFIXES, Progress, Size, exported, load
+from iga_lab.runs.folders import CHECKPOINT, RESULT, finished, make_folder, new_folder
+from iga_lab.runs.models import Model, model_file
+from iga_lab.settings import Settings, require_usable
+from iga_lab.signals import SUFFIXES, exported
 from iga_lab.signals.solids import surface
 
 __all__ = ["Run", "begin", "finished", "resume"]
 
 EXPORTED = ("sound", "volume", "shape")
 """Kinds whose fits are written as files too, and the truth beside them."""
-
-FOURIER_RATE = (
-    "fr: trained at the learning rate of all methods, {:g}; a rate moves its weights further than "
-    "those of others, and pe wants about a tenth with it: see --learning-rate"
-)
 
 
 class Run:
@@ -40,35 +40,26 @@ class Run:
         All of them.
     courses : list of Course
         One a method.
-    notes : sequence of str
-        What the person should be told.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Settings,
-        values: NDArray[np.float64],
-        notes: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, folder: Path, settings: Settings, values: NDArray[np.float64]) -> None:
         self.folder = folder
         self.settings = settings
         if settings.lpips_weights is not None:
-            _require_lpips(settings.kind, values, Path(settings.lpips_weights))
+            _require_lpips(settings.form.kind, values, Path(settings.lpips_weights))
         self.courses: list[Course] = prepare(settings, values)
-        self.notes = notes
         self._values = values
 
     def start(self) -> None:
         """Make the folder, with a checkpoint from which the run can be continued."""
-        storage.make_folder(self.folder)
+        make_folder(self.folder)
         self.save()
 
     def save(self) -> None:
         """Write the checkpoint."""
-        storage.save_checkpoint(
+        save_checkpoint(
             self.folder,
-            storage.Checkpoint(
+            Checkpoint(
                 self.settings,
                 self._values,
                 {course.name: course.state() for course in self.courses},
@@ -84,86 +75,69 @@ class Run:
         dict
             The content of ``result.json``.
         """
+        # First, so that whatever fails from here on costs no training.
         self.save()
         truth = self._values
         outcomes = [results.outcome(self.settings, course, truth) for course in self.courses]
         result = results.result(self.settings, outcomes, truth)
-        for course in self.courses:
-            self._write_model(course)
-        if self.settings.kind in EXPORTED:
-            fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
-            for name, values in {"truth": truth, **fits}.items():
-                self._write_values(name, values)
-        self._write("curves.csv", results.curves_csv(outcomes))
-        self._write(storage.RESULT, files.as_json(result))
-        self._write("curves.png", curves.curves(self.settings, outcomes))
-        self._write("comparison.png", comparisons.comparison(self.settings, truth, outcomes))
-        self._write_spectrum()
+        for name, content in self._files(outcomes, result):
+            write_whole(self.folder / name, content)
         if result["status"] != "interrupted":
-            (self.folder / storage.CHECKPOINT).unlink(missing_ok=True)
+            # Last: a folder with a result and no checkpoint is one that is done.
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return result
 
-    def _write_model(self, course: Course) -> None:
-        s = self.settings
-        network = s.architecture(course.name).folded
-        model = storage.Model(network, course.folded(), s.kind, s.shape, s.rate)
-        about = {"method": course.name, "signal": s.signal}
-        storage.save_model(self.folder / f"model-{course.name}.safetensors", model, about)
+    def _files(
+        self, outcomes: Sequence[Outcome], result: dict[str, Any]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of every file, the numbers before the pictures of them.
 
-    def _write_values(self, name: str, values: NDArray[np.float64]) -> None:
-        kind = self.settings.kind
-        if kind != "shape" or len(surface(values[..., 0]).faces):
-            self._write(name + SUFFIXES[kind], exported(kind, values, self.settings.rate))
-
-    def _write_spectrum(self) -> None:
-        """Draw the kernel of the last method that has one: each point on its own."""
-        own = [c for c in self.courses if not self.settings.architecture(c.name).normalised]
+        Each is made once the one before it is written: what fails takes none of those with it,
+        and only one is held in memory.
+        """
+        settings, form = self.settings, self.settings.form
+        for course in self.courses:
+            network = settings.architecture(course.name).folded
+            model = Model(network, course.folded(), form)
+            about = {"method": course.name, "signal": settings.signal}
+            yield f"model-{course.name}.safetensors", model_file(model, about)
+        if form.kind in EXPORTED:
+            fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
+            for name, values in {"truth": self._values, **fits}.items():
+                # A network that is nowhere inside has no surface to write.
+                if form.kind != "shape" or len(surface(values[..., 0]).faces):
+                    yield name + SUFFIXES[form.kind], exported(form.kind, values, form.rate)
+        yield "curves.csv", results.curves_csv(outcomes)
+        yield RESULT, as_json(result)
+        yield "curves.png", curves(settings, outcomes)
+        yield "comparison.png", comparison(settings, self._values, outcomes)
+        # The kernel of a normalised network is not that of each point on its own.
+        own = [c for c in self.courses if not settings.architecture(c.name).normalised]
         if own:
-            name, steps, parameters = own[-1].name, len(own[-1].losses), own[-1].parameters()
-            self._write("spectrum.png", curves.spectra(self.settings, name, steps, parameters))
-
-    def _write(self, name: str, content: bytes) -> None:
-        files.write_whole(self.folder / name, content)
+            last = own[-1]
+            drawn = spectra(settings, last.name, len(last.losses), last.parameters())
+            yield "spectrum.png", drawn
 
 
-def begin(
-    source: str,
-    size: Size | None,
-    given: Mapping[str, Any],
-    output: str | None,
-    progress: Progress | None = None,
-) -> Run:
+def begin(settings: Settings, values: NDArray[np.float64], output: Path | None) -> Run:
     """Prepare a new run; nothing is written yet.
 
     Parameters
     ----------
-    source : str
-        See `signals.load`.
-    size : tuple, optional
-        See `signals.load`.
-    given : mapping
-        See `choose`.
-    output : str, optional
+    settings : Settings
+        As `choose` makes them.
+    values : ndarray of float64, shape (*axes, channels)
+        The signal.
+    output : Path, optional
         The folder as the person named it.
-    progress : callable, optional
-        See `signals.load`.
 
     Raises
     ------
     InputError
-        If any of it cannot be used.
+        If the folder or the backend cannot be used, or they do not fit the signal.
     """
-    signal = load(source, size, progress)
-    backend, device = given["backend"], given["device"]
-    placed = {**given, "device": array_library(backend, device)[2]}
-    if placed["lpips_weights"] is not None:
-        placed["lpips_weights"] = str(Path(placed["lpips_weights"]).absolute())
-    settings = choose(placed, signal)
-    folder = storage.new_folder(output, f"{signal.name}-{settings.network}")
-    notes = list(signal.notes)
-    if {"fr", "iga+fr"} & set(settings.method) and given["learning_rate"] is None:
-        notes.append(FOURIER_RATE.format(settings.learning_rate))
-    return Run(folder, settings, signal.values, notes)
+    folder = new_folder(output, f"{settings.signal}-{settings.network.kind}")
+    return Run(folder, settings, values)
 
 
 def resume(folder: Path) -> Run:
@@ -174,7 +148,7 @@ def resume(folder: Path) -> Run:
     InputError
         If the folder holds no unfinished run, or a damaged one.
     """
-    checkpoint = storage.load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder)
     try:
         require_usable(checkpoint.settings)
         run = Run(folder, checkpoint.settings, checkpoint.values)

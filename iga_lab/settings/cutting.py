@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from iga_core import Grouping
-from iga_lab.errors import InputError
-from iga_lab.signals import UNIT, Kind
 
 LEAST_POINTS = 4
 """Of a group by default: the mean of fewer is hardly another thing than a point."""
@@ -17,6 +16,67 @@ CONTROL_GROUPS = 16
 """About as many groups has the control "scale"."""
 
 
+@dataclass(frozen=True)
+class Cutting:
+    """A signal in groups of one size, and how many of them a step takes.
+
+    Parameters
+    ----------
+    grouping : {"patches", "blocks"}
+        Whether groups are patches of the grid, or consecutive points.
+    patch : int
+        Points of a patch along each axis, or of a block.
+    shape : tuple of int
+        Points of the signal along each axis.
+    batch : int, optional
+        Groups a step; by default all.
+
+    Examples
+    --------
+    >>> cutting = Cutting("patches", 4, (12, 16))
+    >>> cutting.groups, cutting.points, str(cutting)
+    (12, 16, '12 groups of 4 × 4')
+    """
+
+    grouping: str
+    patch: int
+    shape: tuple[int, ...]
+    batch: int | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many; found without making them."""
+        return counts(self.grouping, self.patch, self.shape)[0]
+
+    @property
+    def points(self) -> int:
+        """Of a group."""
+        return counts(self.grouping, self.patch, self.shape)[1]
+
+    @property
+    def together(self) -> int:
+        """Groups of one step."""
+        return self.groups if self.batch is None else self.batch
+
+    @property
+    def step_points(self) -> int:
+        """Points of one step, those in no group included: they take part in every step."""
+        return math.prod(self.shape) - (self.groups - self.together) * self.points
+
+    def made(self) -> Grouping:
+        """Return the points in their groups."""
+        if self.grouping == "blocks":
+            return Grouping.blocks(math.prod(self.shape), self.patch)
+        return Grouping.patches(self.shape, self.patch)
+
+    def __str__(self) -> str:
+        groups, points = counts(self.grouping, self.patch, self.shape)
+        sides = " × ".join([str(self.patch)] * len(self.shape))
+        size = f"{points} points" if self.grouping == "blocks" else sides
+        at_once = f", {self.batch} a step" if self.batch else ""
+        return f"{groups:,} group{'s' if groups > 1 else ''} of {size}{at_once}"
+
+
 def counts(grouping: str, patch: int, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the number of groups and the points of a group, without making them."""
     if grouping == "blocks":
@@ -24,23 +84,10 @@ def counts(grouping: str, patch: int, shape: tuple[int, ...]) -> tuple[int, int]
     return math.prod(side // patch for side in shape), patch ** len(shape)
 
 
-def cut(grouping: str, patch: int, shape: tuple[int, ...]) -> Grouping:
-    """Cut a signal into patches with so many points along each axis, or blocks of so many."""
-    if grouping == "blocks":
-        return Grouping.blocks(math.prod(shape), patch)
-    return Grouping.patches(shape, patch)
-
-
-def described(grouping: str, patch: int, shape: tuple[int, ...]) -> str:
-    """Return how many groups of what, in a phrase."""
-    groups, points = counts(grouping, patch, shape)
-    size = f"{points} points" if grouping == "blocks" else " × ".join([str(patch)] * len(shape))
-    return f"{groups:,} group{'s' if groups > 1 else ''} of {size}"
-
-
 def control_patch(shape: tuple[int, ...]) -> int:
     """Return the side of the patches of the control "scale", which gains most with a few groups."""
     side = math.pow(math.prod(shape) / CONTROL_GROUPS, 1 / len(shape))
+    # A long thin signal has no room for squares of that size.
     return min(max(1, round(side)), *shape)
 
 
@@ -70,20 +117,9 @@ def default_patch(grouping: str, shape: tuple[int, ...], affordable: Callable[[i
     several = [p for p, (groups, _) in sizes.items() if groups > 1]
     if not several:
         return largest
+    # Each wish gives way to the one before it where both cannot be had: that a step can afford the
+    # groups, that they are large enough to have a mean, that few points are left over.
     wanted = [p for p in several if sizes[p][0] <= most] or several[-1:]
     large = [p for p in wanted if sizes[p][1] >= LEAST_POINTS] or wanted
     covering = (p for p in large if math.prod(sizes[p]) >= (1 - MOST_REST) * count)
     return next(covering, large[0])
-
-
-def require_patch(grouping: str, patch: int, kind: Kind, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless a signal of this shape has a patch or block of this size."""
-    if patch < 1:
-        raise InputError(f"patch: expected at least 1, got {patch}; raise it")
-    most = math.prod(shape) if grouping == "blocks" else min(shape)
-    if patch > most:
-        what = "the signal's" if grouping == "blocks" or len(shape) == 1 else "the shorter side's"
-        raise InputError(
-            f"patch: expected at most {what} {most} {UNIT[kind]}s, got {patch}; "
-            "lower --patch or raise --size"
-        )

@@ -5,17 +5,16 @@ from iga_lab.signals.loading import load
 from iga_lab.signals.signal import (
     AXES,
     HALF,
-    UNIT,
+    Form,
     Kind,
     Progress,
     Signal,
     Size,
     Values,
     coordinates,
-    measured,
 )
 
 __all__ = [
-    "AXES", "HALF", "SUFFIXES", "UNIT", "Kind", "Progress", "Signal", "Size", "Values",
-    "coordinates", "exported", "load", "measured",
+    "AXES", "HALF", "SUFFIXES", "Form", "Kind", "Progress", "Signal", "Size", "Values",
+    "coordinates", "exported", "load",
 ]  # fmt: skip

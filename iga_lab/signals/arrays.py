@@ -1,5 +1,6 @@
 """Arrays in files of NumPy's own format, read without pickle and without trust."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.hardware import require_memory
+from iga_lab.memory import require_memory
 from iga_lab.signals.signal import Kind, Progress, Signal, Size
 from iga_lab.signals.sizes import SIZES, centre, resized, target
 
@@ -32,6 +33,13 @@ def volume_or_image(path: Path, size: Size | None, _: Progress | None) -> Signal
     require_memory("signal", 24 * values.size, f"an array of shape {values.shape}", "cut it first")
     scaled, note = in_unit_range(path, values)
     return resized(path, kind, scaled, [what, note], shape, centred)
+
+
+def npy_file(values: NDArray[Any]) -> bytes:
+    """Return an array as the content of a ``.npy`` file of float32."""
+    content = io.BytesIO()
+    np.save(content, values.astype(np.float32), allow_pickle=False)
+    return content.getvalue()
 
 
 def open_array(path: Path) -> NDArray[Any]:

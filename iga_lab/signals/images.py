@@ -1,9 +1,10 @@
 """Image files, and the photographs that need none: pixels in [0, 1]."""
 
 import importlib.util
+import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,16 @@ def read_picture(path: Path) -> tuple[Pixels, list[str]]:
     image, notes = _decode(path)
     pixels, note = _values(path, image)
     return pixels, [*notes, note] if note else notes
+
+
+def png_file(values: NDArray[Any]) -> bytes:
+    """Return a picture, (height, width, channels), as a PNG file of 8 bits; [0, 1] is shown."""
+    from PIL import Image
+
+    pixels = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def _decode(path: Path) -> tuple["Image", list[str]]:

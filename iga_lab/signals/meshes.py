@@ -1,16 +1,16 @@
 """Mesh files: read without trust, closed, and filled into a grid."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.hardware import readable, require_memory
+from iga_lab.memory import readable, require_memory
 from iga_lab.signals.signal import Progress, Signal, Size
 from iga_lab.signals.sizes import SIZES, target
-from iga_lab.signals.solids import occupancy
+from iga_lab.signals.solids import occupancy, surface
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -89,6 +89,24 @@ def load_mesh(path: str | Path) -> "Trimesh":
         [f"{count:,} faces take about {readable(memory)}"] if count >= MANY_FACES else []
     )
     return mesh
+
+
+def ply_file(values: NDArray[Any]) -> bytes:
+    """Return the surface of a volume, (depth, height, width), as a PLY file.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    mesh = surface(values)
+    if len(mesh.faces) == 0:
+        raise InputError(
+            f"model: expected a shape, got values from {values.min():.3g} to {values.max():.3g}, "
+            "nowhere above 1/2 beside others; train it for longer"
+        )
+    content: bytes = mesh.export(file_type="ply")  # type: ignore[assignment]
+    return content
 
 
 def _read(path: Path) -> "Trimesh":

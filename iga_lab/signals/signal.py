@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from iga_core.arrays import require_choice, require_count
+
 Kind = Literal["function", "sound", "image", "volume", "shape"]
 Values: TypeAlias = NDArray[np.float64]
 Size: TypeAlias = tuple[int | None, ...]
@@ -20,6 +22,61 @@ UNIT: dict[Kind, str] = {
 }  # fmt: skip
 HALF = 0.5
 """Largest magnitude of a signal of one axis: from lowest to highest it spans at most 1."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is known of a signal without its values; `str` says its size in words.
+
+    Parameters
+    ----------
+    kind : {"function", "sound", "image", "volume", "shape"}
+        Decides how it is measured, drawn and written.
+    shape : tuple of int
+        Points along each axis.
+    channels : int
+        Of a point.
+    rate : int, optional
+        Samples a second, of a sound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not those of a signal.
+
+    Examples
+    --------
+    >>> str(Form("image", (96, 128), 3))
+    '128 × 96 pixels'
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    channels: int
+    rate: int | None = None
+
+    def __post_init__(self) -> None:
+        # Forms come out of files too, where anything may stand.
+        require_choice("kind", self.kind, AXES)
+        if len(self.shape) != AXES[self.kind]:
+            raise ValueError(
+                f"shape: expected {AXES[self.kind]} axes of a {self.kind}, got {len(self.shape)}; "
+                "name another kind"
+            )
+        for count in (*self.shape, self.channels):
+            require_count("shape, channels", count, 1)
+        if self.kind == "sound":
+            require_count("rate", self.rate, 1)
+
+    @property
+    def unit(self) -> str:
+        """What a point is called."""
+        return UNIT[self.kind]
+
+    def __str__(self) -> str:
+        shape = self.shape
+        numbers = f"{shape[0]:,}" if len(shape) == 1 else " × ".join(map(str, reversed(shape)))
+        return f"{numbers} {self.unit}s"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +103,12 @@ class Signal:
     notes: tuple[str, ...] = ()
     rate: int | None = None
 
+    @property
+    def form(self) -> Form:
+        """All but the name and the values."""
+        *shape, channels = self.values.shape
+        return Form(self.kind, tuple(shape), channels, self.rate)
+
 
 def coordinates(shape: tuple[int, ...], rows: slice = slice(None)) -> Values:
     """Return the coordinates of a grid's points, in C order.
@@ -67,9 +130,3 @@ def coordinates(shape: tuple[int, ...], rows: slice = slice(None)) -> Values:
     axes[0] = axes[0][rows]
     grid = np.meshgrid(*axes, indexing="ij")
     return np.stack([axis.reshape(-1) for axis in reversed(grid)], axis=-1)
-
-
-def measured(kind: Kind, shape: tuple[int, ...]) -> str:
-    """Return a grid's size in words: "128 × 96 pixels", "16,384 samples"."""
-    numbers = f"{shape[0]:,}" if len(shape) == 1 else " × ".join(map(str, reversed(shape)))
-    return f"{numbers} {UNIT[kind]}s"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.hardware import require_memory
+from iga_lab.memory import require_memory
 from iga_lab.signals.signal import AXES, HALF, UNIT, Kind, Signal, Size, Values
 
 SIZES: dict[Kind, int] = {"function": 1024, "sound": 16384, "image": 128, "shape": 64}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.hardware import require_memory
+from iga_lab.memory import require_memory
 from iga_lab.signals.signal import Progress
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.hardware import readable, require_memory
+from iga_lab.memory import readable, require_memory
 from iga_lab.signals.signal import Progress, Signal, Size
 from iga_lab.signals.sizes import SIZES, halved, target
 
@@ -81,7 +81,7 @@ def read_sound(path: Path) -> tuple[NDArray[np.float64], int, list[str]]:
     return values[:, None], rate, notes
 
 
-def wav(values: NDArray[np.float64], rate: int) -> bytes:
+def wav_file(values: NDArray[np.float64], rate: int) -> bytes:
     """Return a sound as a WAV file of 16 bits; what is beyond [-1, 1] is clipped.
 
     Parameters
