@@ -74,6 +74,7 @@ def load_model(path: Path) -> Model:
         form = Form(signal["kind"], tuple(signal["shape"]), network.outputs, signal["rate"])
         if network.inputs != len(form.shape):
             raise ValueError("the signal is not one of the network's")
+        # Before the names are listed: a header may claim any depth.
         if network.depth > len(arrays):
             raise ValueError("layers are missing")
         names = [
