@@ -1,6 +1,7 @@
-"""The machine: its array libraries, their devices, and its memory."""
+"""The machine: its array libraries and their devices. A framework is imported when asked for."""
 
 import functools
+import gc
 import importlib.util
 import os
 import platform
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError, unknown
+from iga_lab.memory import physical_memory
 
 BACKENDS = ("numpy", "cupy", "torch")
 INSTALL = {
@@ -111,7 +113,7 @@ def machine(backend: str, device: str) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": _cores(),
-        "memory_bytes": _physical_memory(),
+        "memory_bytes": physical_memory(),
         "device": device if device == "cpu" else f"{device} {_cuda_name(backend, device)}",
     }
 
@@ -124,64 +126,10 @@ def versions() -> dict[str, str]:
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
-        version = _cupy_version() if name == "cupy" else _version(name)
-        if version:
-            found[name] = version
+        number = _cupy_version() if name == "cupy" else version(name)
+        if number:
+            found[name] = number
     return found
-
-
-def require_memory(name: str, needed: int, what: str, remedy: str) -> None:
-    """Raise if `needed` bytes are more than this machine has free."""
-    available = available_memory()
-    if available is not None and needed > available:
-        raise InputError(
-            f"{name}: expected to fit in {readable(available)} of free memory, got {what}, "
-            f"which takes {readable(needed)}; {remedy}"
-        )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an array library says that memory, the host's or a device's, is exhausted."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def available_memory() -> int | None:
-    """Return the bytes a new array may take, or None where the system does not say."""
-    limits = [_free_in_group()]
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        limits.append(1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0]))
-    except (OSError, IndexError):
-        limits.append(_physical_memory())
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes in decimal units."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.3g} TB" if value < 1e6 else f"{value:.1e} TB"
-
-
-def _free_in_group() -> int | None:
-    """Free bytes under the limit of a container (cgroup v2)."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = (folder / "memory.current").read_text(encoding="ascii").strip()
-        return None if limit == "max" else max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return None
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _cores() -> int:
@@ -198,7 +146,8 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """Return the version of what is installed, or nothing."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -240,13 +189,20 @@ def _cupy_devices() -> list[str]:
 
 
 def _torch() -> Any:
+    collects = gc.isenabled()
     try:
+        # An import makes many objects, which all stay. To look for garbage among them again and
+        # again took a seventh of its processor time, and `iga backends` does little else.
+        gc.disable()
         import torch
     except (ImportError, OSError):
         raise InputError(
             f"torch: expected to be installed, got nothing that loads; run {INSTALL['torch']}, "
             "or choose --backend numpy"
         ) from None
+    finally:
+        if collects:
+            gc.enable()
     return torch
 
 
@@ -278,7 +234,7 @@ def _usable_torch() -> Usable:
     try:
         torch = _torch()
     except InputError as error:
-        return Usable("torch", _version("torch"), (), f"not usable: {error}")
+        return Usable("torch", version("torch"), (), f"not usable: {error}")
     cuda = _torch_devices(torch)
     devices = (f"cpu ({torch.get_num_threads()} threads)", *_numbered(cuda))
     note = "iga fit --backend torch" + (" --device cuda" if cuda else "")
@@ -293,15 +249,15 @@ def _numbered(names: list[str]) -> tuple[str, ...]:
 def _cupy_version() -> str:
     """Return it without loading the library; its distribution is named by the CUDA version."""
     found = metadata.packages_distributions().get("cupy", [])
-    return _version(found[0]) if found else ""
+    return version(found[0]) if found else ""
 
 
 def _strict() -> Usable:
-    version = _version("array-api-strict")
+    found = version("array-api-strict")
     note = "for tests of the array API only"
-    if not version:
+    if not found:
         return Usable("array-api-strict", "", (), f"{note}, not installed: {INSTALL['test']}")
-    return Usable("array-api-strict", version, ("cpu",), note)
+    return Usable("array-api-strict", found, ("cpu",), note)
 
 
 def _one_line(error: Exception) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 from iga_array import conformance
 from iga_core.testing import STEPS, Backend, Case, Row, cases
 from iga_lab.errors import InputError
+from iga_lab.files import PROGRAM, as_json, write_whole
 from iga_lab.hardware import backends, machine, versions
-from iga_lab.results import as_json
-from iga_lab.storage import PROGRAM, write_whole
 
 COLUMNS = ("forward", "gradient", "kernel", "transform", "adjusted", "steps")
 """What the cases' names begin with."""

@@ -1,15 +1,20 @@
 """What `iga fit` takes where nobody has said anything, and the control and averages it offers."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from iga_core import Adam, Adjustment, Damp, Equalise, Network, Scale
 from iga_core.cost import MOST, added_share, affordable_groups
-from iga_lab import cutting, figures
-from iga_lab.settings import choose
+from iga_lab.figures import captions, style
+from iga_lab.settings import by_name, choose, composed, cutting
+from iga_lab.settings.words import about
 from iga_lab.signals import Signal
 from tests.support.lab import fit, refuse, result_of
 
@@ -28,7 +33,9 @@ SHAPES = [(8, 5), (8,), (3, 8), (3,)]
 
 def chosen(shape, kind="image", **changes):
     channels = 3 if kind == "image" else 1
-    signal = Signal("noise", kind, np.zeros((*shape, channels)), rate=None, notes=())
+    signal = Signal(
+        "noise", kind, np.zeros((*shape, channels)), rate=8000 if kind == "sound" else None
+    )
     return choose(GIVEN | changes, signal)
 
 
@@ -73,11 +80,11 @@ def test_the_most_groups_that_can_be_afforded(points):
 @pytest.mark.parametrize("grouping", ["patches", "blocks"])
 def test_groups_cost_what_is_allowed_and_leave_few_points(shape, kind, grouping):
     settings = chosen(shape, kind, grouping=grouping)
-    groups, points = settings.counts
+    groups, points = settings.cutting.groups, settings.cutting.points
     assert settings.added_share <= MOST
     assert groups * points >= (1 - cutting.MOST_REST) * math.prod(shape)
     # The next smaller patch costs too much, or leaves more points.
-    smaller, fewer = cutting.counts(grouping, settings.patch - 1, shape)
+    smaller, fewer = cutting.counts(grouping, settings.cutting.patch - 1, shape)
     step = math.prod(shape) // cutting.STEP_SHARE[len(shape)]
     cost = added_share(
         settings.adjustment, settings.architecture("iga").shapes,
@@ -87,16 +94,18 @@ def test_groups_cost_what_is_allowed_and_leave_few_points(shape, kind, grouping)
 
 
 def test_a_large_picture_gets_more_groups_and_a_small_one_some():
-    assert chosen((512, 768)).counts[0] > 512
-    assert chosen((3, 3), width=8).counts[0] == 9  # two would do, but patches of 2 x 2 leave one
-    assert chosen((8, 8), width=4).counts[0] >= 2
-    assert chosen((64, 64), filter="scale").counts[0] == 16
+    assert chosen((512, 768)).cutting.groups > 512
+    assert (
+        chosen((3, 3), width=8).cutting.groups == 9
+    )  # two would do, but patches of 2 x 2 leave one
+    assert chosen((8, 8), width=4).cutting.groups >= 2
+    assert chosen((64, 64), filter="scale").cutting.groups == 16
 
 
 def test_of_three_axes_a_step_takes_one_group_in_eight():
     settings = chosen((64, 64, 64), "shape")
-    assert settings.batch == settings.counts[0] // 8
-    assert (settings.refresh, settings.average) == (1, 0)
+    assert settings.cutting.batch == settings.cutting.groups // 8
+    assert (settings.adjustment.refresh, settings.adjustment.average) == (1, 0)
 
 
 def test_the_control_has_a_few_large_groups_and_no_kernel():
@@ -105,10 +114,10 @@ def test_the_control_has_a_few_large_groups_and_no_kernel():
     assert settings.adjustment_of("plain") is None
     assert settings.adjustment_of("iga").filter == Damp()
     assert settings.grouping_of("scale").groups == cutting.CONTROL_GROUPS
-    assert settings.grouping_of("iga").groups == settings.counts[0]
+    assert settings.grouping_of("iga").groups == settings.cutting.groups
     batches = chosen((64, 64), method=("plain", "scale"), patch=8, batch=5)
     assert batches.grouping_of("scale").groups == 64  # the same points as the others see
-    assert "Scale 0.2, no kernel: 16 groups of 16 × 16" in settings.about
+    assert "Scale 0.2, no kernel: 16 groups of 16 × 16" in about(settings)
 
 
 def test_plain_the_control_and_iga_side_by_side(tmp_path):
@@ -116,20 +125,20 @@ def test_plain_the_control_and_iga_side_by_side(tmp_path):
     assert outcome.exit_code == 0, outcome.output
     assert list(result_of(tmp_path / "run")["methods"]) == ["plain", "scale", "iga"]
     assert "Scale 0.1, no kernel: 16 groups of 4 × 4" in outcome.stdout
-    assert set(figures.LABELS) == set(figures.COLOURS)
+    assert set(captions.LABELS) == set(style.COLOURS)
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
-    from iga_lab import fitting
+    from iga_lab.runs import course
 
     trainers = []
-    original = fitting._training
+    original = course._training
 
     def noted(*arguments):
         trainers.append(original(*arguments))
         return trainers[-1]
 
-    monkeypatch.setattr(fitting, "_training", noted)
+    monkeypatch.setattr(course, "_training", noted)
     options = ("--method", "iga", "--average-weights", "0.8", "--schedule", "cooldown")
     assert fit(tmp_path / "run", *options, steps=10).exit_code == 0
     (trainer,) = trainers
@@ -142,10 +151,48 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
     assert numbers["psnr_final"] == pytest.approx(-10 * math.log10(error), abs=1e-4)
 
 
+NAMES = {
+    "signal", "kind", "rate", "shape", "channels", "network", "frequencies", "method", "steps",
+    "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
+    "level", "sampling", "samples", "reach", "outputs", "refresh", "average", "optimizer",
+    "learning_rate", "schedule", "average_weights", "columns", "seed", "dtype", "backend", "device",
+    "lpips_weights",
+}  # fmt: skip
+"""Of the settings in every result.json and checkpoint."""
+METHODS = st.sampled_from(("plain", "fr", "scale", "iga", "iga+fr"))
+FILTERS = st.sampled_from(({"filter": "damp", "scale": 0.5}, {"filter": "equalise", "start": 1},
+                           {"filter": "scale"}, {"filter": "damp", "samples": 2}))  # fmt: skip
+
+
+@hypothesis_settings(max_examples=20)
+@given(
+    shape=st.sampled_from((((16, 24), "image"), ((64,), "sound"), ((8, 9, 10), "volume"))),
+    methods=st.lists(METHODS, min_size=1, unique=True),
+    chosen_filter=FILTERS,
+    network=st.sampled_from(("pe", "siren")),
+    optimizer=st.sampled_from(("sgd", "adam", "muon")),
+    batch=st.sampled_from((None, 4)),
+    share=st.sampled_from((None, 0.9)),
+)
+def test_settings_survive_their_names(
+    shape, methods, chosen_filter, network, optimizer, batch, share
+):
+    settings = chosen(
+        *shape, **chosen_filter, method=tuple(methods), network=network, optimizer=optimizer,
+        batch=batch, average_weights=share, patch=4 if len(shape[0]) < 3 else 2, width=8, depth=2,
+    )  # fmt: skip
+    names = json.loads(json.dumps(by_name(settings)))
+    assert set(names) == NAMES
+    assert composed(names) == settings
+
+
 @pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan", "inf"])
 def test_a_share_of_averaged_weights_is_between_0_and_1(share):
     said = refuse("fit", "--average-weights", share)
-    assert "average-weights: expected a number between 0 and 1" in said
+    if share == "nan":  # which is in no range, but not outside of one either
+        assert "average_weights: expected a number from 0 to below 1, got nan" in said
+    else:
+        assert f"--average-weights: {float(share)} is not in the range 0<x<1" in said
 
 
 @pytest.mark.parametrize(

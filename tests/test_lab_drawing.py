@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from iga_lab import figures
+from iga_lab.figures import style
 from tests.support.lab import KINDS, iga, signal_of
 from tests.support.selection import slow
 
 
 @pytest.mark.parametrize("kind", ["image", *slow(KINDS)])
-@pytest.mark.parametrize("dpi", [20, *slow([figures.DPI])])
+@pytest.mark.parametrize("dpi", [20, *slow([style.DPI])])
 def test_every_kind_has_its_pictures(kind, dpi, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "DPI", dpi)
+    monkeypatch.setattr(style, "DPI", dpi)
     small = ["--network", "relu", "--width", "8", "--depth", "2", "--steps", "6"]
     outcome = iga("fit", *signal_of(kind)[0], *small, "--output", "run")
     assert outcome.exit_code == 0, outcome.output

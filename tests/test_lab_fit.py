@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from iga_lab import fitting
 from iga_lab.cli import main
+from iga_lab.runs import course as courses
 from tests.support.drawing import nothing_drawn
 from tests.support.lab import (
     FILES,
@@ -173,7 +173,7 @@ def test_killed_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
         raise SystemExit(9)
 
     with monkeypatch.context() as hook:
-        hook.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+        hook.setattr(courses, "CHECKPOINT_SECONDS", 0.0)
         step_hook(hook, "iga", 9, kill)
         assert fit(folder).exit_code == 9
     assert names(folder) == {"checkpoint.safetensors"}
@@ -197,9 +197,10 @@ def test_second_interrupt_aborts_at_once(tmp_path, monkeypatch):
 
 UNTIL_STEPPED = """
 from pathlib import Path
-from iga_lab import cli, fitting
-step = fitting.Course.step
-fitting.Course.step = lambda course: (step(course), Path("stepped").touch())
+from iga_lab import cli
+from iga_lab.runs import course as courses
+step = courses.Course.step
+courses.Course.step = lambda course: (step(course), Path("stepped").touch())
 cli.main()
 """
 
@@ -226,14 +227,14 @@ def test_interrupt_of_a_process(tmp_path):
 
 def test_non_finite_loss_stops_one_method(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    original = fitting.Trainer.step
+    original = courses.Trainer.step
 
     def overflow(trainer):
         if trainer.transform is not None and trainer.done == 5:
             trainer.model.parameters = [1e30 * array for array in trainer.model.parameters]
         return original(trainer)
 
-    monkeypatch.setattr(fitting.Trainer, "step", overflow)
+    monkeypatch.setattr(courses.Trainer, "step", overflow)
     outcome = fit(folder, "--network", "relu")
     assert outcome.exit_code == 0, outcome.output
     methods = result_of(folder)["methods"]
@@ -312,11 +313,13 @@ def test_defaults_of_filters(tmp_path, options, expected, said):
 @pytest.mark.parametrize("chosen", FILTERS)
 def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     """Against eigenvalues of an explicit Jacobian's kernel, and what each filter makes of them."""
-    from iga_lab import figures, settings, signals
+    from iga_lab import settings, signals
+    from iga_lab.figures import spectrum
+    from iga_lab.settings.naming import OF_A_KERNEL
     from tests.support import oracle
 
     given = {name: None for options in FILTERS for name in options} | chosen
-    given |= dict.fromkeys(settings.OF_A_KERNEL) | {
+    given |= dict.fromkeys(OF_A_KERNEL) | {
         "network": "pe", "frequencies": 2, "method": ("plain", "iga"), "steps": 5, "width": 8,
         "depth": 2, "patch": 3, "grouping": "patches", "batch": None, "reach": "mean",
         "optimizer": "adam", "learning_rate": None, "schedule": "cosine", "columns": None,
@@ -324,7 +327,7 @@ def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     }  # fmt: skip
     found = settings.choose(given, signals.load("astronaut", (12, None)))
     parameters = found.architecture(method).initial(1)
-    one = figures.spectrum(found, method, parameters)
+    one = spectrum.spectrum(found, method, parameters)
 
     x = np.linspace(-1, 1, 12)[1::3]
     centres = np.stack([p.ravel() for p in np.meshgrid(x, x)], axis=1)
@@ -342,8 +345,8 @@ def test_the_spectrum_is_that_of_the_filter(chosen, method, monkeypatch):
     }[chosen["filter"]]
     np.testing.assert_allclose(one.after, wanted, rtol=1e-9)
     # With fewer groups than a step has, `start` and `end` keep their shares.
-    monkeypatch.setattr(figures, "SPECTRUM_GROUPS", 12)
-    fewer = figures.spectrum(found, method, parameters)
+    monkeypatch.setattr(spectrum, "GROUPS", 12)
+    fewer = spectrum.spectrum(found, method, parameters)
     assert len(fewer.before) == len(fewer.after) == 12
     if chosen["filter"] == "equalise":
         assert (fewer.filter.start, fewer.filter.end) == (0, 2)
@@ -377,7 +380,7 @@ def test_default_folder_and_a_whole_grey_picture(tmp_path, monkeypatch):
 
 
 def test_render(unbroken, tmp_path, monkeypatch):
-    from iga_lab import rendering
+    from iga_lab.runs import rendering
 
     model = unbroken[0] / "model-iga.safetensors"
     whole, blocks = tmp_path / "whole.png", tmp_path / "blocks.png"
@@ -399,7 +402,7 @@ def test_render(unbroken, tmp_path, monkeypatch):
 
 def test_failed_write_leaves_nothing_half_written(tmp_path, monkeypatch):
     from iga_lab.errors import InputError
-    from iga_lab.storage import write_whole
+    from iga_lab.files import write_whole
 
     path = tmp_path / "file"
     write_whole(path, b"old")

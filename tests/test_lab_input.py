@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from iga_lab import hardware
+from iga_lab import hardware, memory
 from iga_lab.cli import main
-from iga_lab.settings import METHODS, NETWORK
+from iga_lab.settings import choose, defaults
+from iga_lab.signals import Form, load
 from tests.support.lab import metadata_of, refuse
 
 
@@ -72,7 +73,7 @@ EQUALISE = ["--filter", "equalise"]
         (["--scale", "nan"], "got nan"),
         (["--filter", "scale", "--factor", "-1"], "factor: expected a number from 0"),
         (["--average", "1"], "average: expected a"),
-        (["--average", "most"], "got 'most'"),
+        (["--average", "most"], "--average: 'most' is not a valid float"),
         (["--batch", "9", "--refresh", "2"], "refresh: expected 1 with --batch, got 2"),
         (["--batch", "9", "--average", "0.5"], "average: expected 0 with --batch, got 0.5"),
         (["--samples", "0"], "samples: expected at least 1"),
@@ -82,9 +83,9 @@ EQUALISE = ["--filter", "equalise"]
         (["--learning-rate", "nan"], "got nan"),
         (["--learning-rate", "inf"], "got inf"),
         (["--learning-rate", "0"], "got 0"),
-        (["--learning-rate", "fast"], "got 'fast'"),
+        (["--learning-rate", "fast"], "'fast' is not a valid float; see "),
         (["--steps", "0"], "steps: expected at least 1"),
-        (["--steps", "1.5"], "got '1.5'"),
+        (["--steps", "1.5"], "--steps: '1.5' is not a valid integer"),
         (["--width", "0"], "width: expected at least 1"),
         (["--depth", "-1"], "depth: expected at least 1"),
         (["--width", "9999999"], "at most 2147483648 parameters in all, got 200000279999973"),
@@ -103,7 +104,7 @@ def test_settings(arguments, said):
 
 
 def test_kernel_that_does_not_fit_in_memory(monkeypatch):
-    monkeypatch.setattr(hardware, "available_memory", lambda: 50_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 50_000_000)
     line = refuse("fit", "--size", "96", "--patch", "1")
     assert "50 MB" in line
     assert f"{10 * 8 * 9216**2 / 1e9:.3g} GB" in line
@@ -112,7 +113,7 @@ def test_kernel_that_does_not_fit_in_memory(monkeypatch):
 
 @pytest.mark.parametrize("given", [("--width", 9999), ("--depth", 9999)])
 def test_network_that_does_not_fit_in_memory(monkeypatch, given):
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000_000)
     line = refuse("fit", *given)
     assert "width: expected to fit in 1 GB of free memory" in line
     assert "parameters, which takes" in line
@@ -151,10 +152,11 @@ def test_output_folder_that_cannot_be_made(monkeypatch):
 @pytest.fixture(scope="module")
 def _interrupted(tmp_path_factory):
     """A run that has just begun: a checkpoint, and a model made of it."""
-    from iga_lab import runs, storage
+    from iga_lab.runs import models
+    from iga_lab.runs import run as runs
 
     given = {
-        "network": NETWORK, "frequencies": 2, "method": METHODS, "steps": 5, "width": 4,
+        "network": defaults.NETWORK, "frequencies": 2, "method": defaults.METHODS, "steps": 5, "width": 4,
         "depth": 1, "patch": 4, "filter": "damp", "scale": None, "factor": None, "end": None,
         "start": None, "level": None, "sampling": None, "samples": None, "reach": "mean",
         "outputs": None, "refresh": None, "average": None, "optimizer": "adam",
@@ -163,12 +165,13 @@ def _interrupted(tmp_path_factory):
         "batch": None, "lpips_weights": None,
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run = runs.begin("astronaut", (8, None), given, str(folder))
+    signal = load("astronaut", (8, None))
+    run = runs.begin(choose(given, signal), signal.values, folder)
     assert not folder.exists()
     run.start()
     parameters = run.courses[0].trainer.model.parameters
-    model = storage.Model(run.settings.architecture("plain"), parameters, "image", (8, 8))
-    storage.save_model(folder / "model.safetensors", model, {})
+    model = models.Model(run.settings.network, parameters, Form("image", (8, 8), 3))
+    (folder / "model.safetensors").write_bytes(models.model_file(model, {}))
     return folder
 
 
@@ -225,6 +228,10 @@ def test_render_settings(run, arguments, said):
     assert said in refuse("render", run / "model.safetensors", *arguments)
 
 
+def test_what_is_missing_is_named():
+    assert refuse("render") == "Error: Missing argument 'MODEL'; see main render --help"
+
+
 def test_damaged_checkpoint(run):
     path = run / "checkpoint.safetensors"
     content, arrays, metadata = path.read_bytes(), load_file(path), metadata_of(path)
@@ -240,6 +247,11 @@ def test_damaged_checkpoint(run):
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": "four"})},
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": 5})},
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"shape": [9, 9]})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"method": ["plain", "lion"]})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"grouping": "rows"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"dtype": "float16"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"filter": "lion"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"kind": "lion"})},
     ):
         save_file(arrays, path, metadata | broken)
         refuse("fit", "--resume", run)

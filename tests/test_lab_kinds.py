@@ -11,7 +11,11 @@ import trimesh
 from safetensors.numpy import load_file, save_file
 from scipy.io import wavfile
 
-from iga_lab import display, fitting, hardware, metrics, storage
+from iga_lab import memory, metrics
+from iga_lab.cli import tables
+from iga_lab.cli.terminal import console as new_console
+from iga_lab.runs import course as courses
+from iga_lab.runs import storage
 from iga_lab.settings import ALL_METHODS
 from tests.support.lab import (
     KINDS,
@@ -170,7 +174,7 @@ def test_render_a_shape(monkeypatch):
     assert again.volume == pytest.approx(trained.volume, rel=1e-4)
     np.testing.assert_allclose(again.bounds[1], [0.45, 0.675, 0.9], atol=0.25)
     with monkeypatch.context() as less:
-        less.setattr(hardware, "available_memory", lambda: 1_000_000)
+        less.setattr(memory, "available_memory", lambda: 1_000_000)
         assert "20x20x20 points" in refuse("render", model, "--size", "20", "--output", "x.ply")
     arrays = load_file(model)
     empty = {name: 0 * array for name, array in arrays.items()}
@@ -251,10 +255,10 @@ def test_the_tables_fit_a_hundred_columns():
         settings = {"kind": kind, "batch": 64, "steps": 10000, "rate": None, "shape": [1024]}
         edges = [0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, None]
         result = {"settings": settings, "methods": methods, "bands_in_cycles_a_sample": edges}
-        console = display.console()
+        console = new_console()
         with console.capture() as captured:
-            console.print(display.results_table(result))
-            console.print(display.bands_table(result))
+            console.print(tables.results(result))
+            console.print(tables.bands(result))
         text = captured.get()
         assert max(map(len, text.splitlines())) <= 100
         assert "of 10,000" in text
@@ -275,13 +279,13 @@ def test_band_errors_are_of_the_signal_s_octaves(fitted):
 @pytest.mark.parametrize("grouping", ["patches", "blocks"])
 def test_groups_reach_the_trainer(grouping, monkeypatch):
     seen = []
-    original = fitting.Trainer.__init__
+    original = courses.Trainer.__init__
 
     def watched(trainer, *arguments, **given):
         seen.append(given)
         original(trainer, *arguments, **given)
 
-    monkeypatch.setattr(fitting.Trainer, "__init__", watched)
+    monkeypatch.setattr(courses.Trainer, "__init__", watched)
     monkeypatch.setattr(metrics, "chamfer", lambda *_: metrics.Chamfer(1.0, 1.0))  # seconds
     fit("shape", "--grouping", grouping, "--method", "plain", "--seed", "3")
     (given,) = seen

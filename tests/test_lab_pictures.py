@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iga_lab import pictures, signals
+from iga_lab import signals
 from iga_lab.errors import InputError
+from iga_lab.signals import images
 from tests.support.lab import refuse
 
 
@@ -174,7 +175,7 @@ def test_centre_square_and_resizing():
 
 
 def test_photographs_are_the_shipped_ones():
-    known = pictures.photographs()
+    known = images.photographs()
     assert {"astronaut", "coffee", "chelsea", "camera"} <= set(known)
     assert all(path.is_file() for path in known.values())
     for name in known:

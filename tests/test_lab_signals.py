@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from iga_lab import hardware, pictures, signals
+from iga_lab import memory, signals
 from iga_lab.errors import InputError
-from iga_lab.rendering import exported
+from iga_lab.signals import exported, images
 from tests.support.lab import refuse
 
 RATE = 8000
@@ -183,7 +183,7 @@ def test_sounds_that_cannot_be_used(monkeypatch):
     assert "cannot be read" in refuse("fit", "text.wav")
     Path("law.wav").write_bytes(riff(7, 8, bytes(100)))  # mu-law
     assert "PCM or floating point" in refuse("fit", "law.wav")
-    monkeypatch.setattr(hardware, "available_memory", lambda: 5000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 5000)
     assert "a sound of" in refuse("fit", "short.wav")
 
 
@@ -265,7 +265,7 @@ def test_arrays_that_cannot_be_used(monkeypatch):
     Path("several.npz").rename("several.npy")
     refuse("fit", "several.npy")
     np.save("volume.npy", np.zeros((20, 20, 20)))
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     assert "20x20x20 points, which takes 3.2 MB; lower --size" in refuse("fit", "volume.npy")
 
 
@@ -294,6 +294,6 @@ def test_meshes_are_shapes():
 
 
 def test_every_name_can_be_given():
-    assert "sines" not in pictures.photographs()
+    assert "sines" not in images.photographs()
     with pytest.raises(InputError, match=r"the names are .*sines"):
         signals.load("zzzzzz")

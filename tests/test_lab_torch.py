@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from iga_core import Network
-from iga_lab import fitting, hardware
+from iga_lab import hardware
+from iga_lab.runs import course as courses
 from tests.support.drawing import nothing_drawn
 from tests.support.lab import FILES, STEPS, fit, iga, names, refuse, result_of, rows_of, same_models
 from tests.support.lab import step_hook as hook_step
@@ -106,7 +107,7 @@ def test_killed_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
         raise SystemExit(9)
 
     with monkeypatch.context() as hook:
-        hook.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+        hook.setattr(courses, "CHECKPOINT_SECONDS", 0.0)
         hook_step(hook, "iga", 9, kill)
         assert fit(folder, *TORCH).exit_code == 9
     assert names(folder) == {"checkpoint.safetensors"}

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from iga_array import conformance
 from iga_array.conformance import ArrayBackend
 from iga_core.testing import Row, cases
-from iga_lab import display, validation
-from iga_lab.cli import main
+from iga_lab import validation
+from iga_lab.cli import main, verdicts
+from iga_lab.cli.terminal import console as new_console
 from tests.conftest import missing
 from tests.support.lab import refuse
 from tests.support.networks import KINDS
@@ -111,10 +112,10 @@ def some_rows(name, device, dtype, change=lambda _: {}):
 
 
 def printed(rows):
-    console = display.console()
+    console = new_console()
     with console.capture() as captured:
-        console.print(display.validation_table(validation.lines(rows), KINDS, 0))
-        for remark in display.remarks(rows):
+        console.print(verdicts.table(validation.lines(rows), KINDS, 0))
+        for remark in verdicts.remarks(rows):
             console.print(remark, markup=False)
     return captured.get()
 
@@ -201,7 +202,7 @@ def test_cupy_that_does_not_load_is_left_out(monkeypatch):
         (["--only", "nunpy"], "did you mean 'numpy'"),
         (["--only", "troch"], "did you mean 'torch'"),
         (["--seed", "-1"], "seed: expected at least 0, got -1"),
-        (["--seed", "one"], "got 'one'"),
+        (["--seed", "one"], "--seed: 'one' is not a valid integer"),
         (["--json", "nowhere/rows.json"], "a folder that exists"),
         (["--json", "."], "which exists"),
         (["--jsn", "rows.json"], "No such option"),

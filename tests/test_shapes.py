@@ -5,9 +5,10 @@ import pytest
 import trimesh
 from trimesh.creation import annulus, box, icosphere
 
-from iga_lab import hardware, shapes
+from iga_lab import memory
 from iga_lab.errors import InputError
-from iga_lab.signals import coordinates
+from iga_lab.figures.views import views
+from iga_lab.signals import coordinates, meshes, solids
 
 
 def inside(mesh, side, formula):
@@ -15,7 +16,7 @@ def inside(mesh, side, formula):
     x, y, z = coordinates((side,) * 3).T
     value = formula(x, y, z).reshape((side,) * 3)
     clear = np.abs(value) > 1e-2
-    found = shapes.occupancy(mesh, side)
+    found = solids.occupancy(mesh, side)
     assert found.dtype == bool
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(found[clear], value[clear] > 0)
@@ -35,14 +36,14 @@ def test_sphere_and_its_volume():
 
 def test_which_axis_is_which():
     mesh = box([1.2, 0.8, 0.4])
-    found = shapes.occupancy(mesh, 24)
+    found = solids.occupancy(mesh, 24)
     widths = [int(found.any(axis=others).sum()) for others in ((0, 1), (0, 2), (1, 2))]
     assert widths == [14, 10, 4]
 
 
 def test_rays_through_vertices_and_along_faces_count_right():
     """A box and an octahedron whose corners, edges and faces lie on the grid's own lines."""
-    found = shapes.occupancy(box([1, 1, 1]), 9)
+    found = solids.occupancy(box([1, 1, 1]), 9)
     np.testing.assert_array_equal(found, np.pad(np.ones((4, 4, 4), bool), [(2, 3)] * 3))
     corners = np.concatenate([np.eye(3), -np.eye(3)]) * 0.75
     octahedron = trimesh.Trimesh(corners).convex_hull
@@ -71,54 +72,54 @@ def test_holes_through_a_solid_and_the_winding_of_faces():
 
     found = inside(mesh, 24, formula)
     mesh.invert()
-    np.testing.assert_array_equal(shapes.occupancy(mesh, 24), found)
+    np.testing.assert_array_equal(solids.occupancy(mesh, 24), found)
 
 
 def test_pieces_make_no_difference(monkeypatch):
     mesh, told = turned(icosphere(3, 0.7))[0], []
-    whole = shapes.occupancy(mesh, 16)
-    monkeypatch.setattr(shapes, "FACES_A_PIECE", 100)
+    whole = solids.occupancy(mesh, 16)
+    monkeypatch.setattr(solids, "FACES_A_PIECE", 100)
     np.testing.assert_array_equal(
-        shapes.occupancy(mesh, 16, lambda *news: told.append(news)), whole
+        solids.occupancy(mesh, 16, lambda *news: told.append(news)), whole
     )
     count = len(mesh.faces)
     assert told == [(min(k, count), count) for k in range(100, count + 100, 100)]
 
 
 def test_a_mesh_beyond_the_grid_is_cut():
-    assert shapes.occupancy(icosphere(3, 5.0), 8).all()
+    assert solids.occupancy(icosphere(3, 5.0), 8).all()
 
 
 def test_surface_is_where_the_values_cross():
     x, y, z = coordinates((30, 40, 50)).T
     values = (1 - np.hypot(np.hypot(x / 0.8, y / 0.6), z / 0.4)).reshape(30, 40, 50)
-    mesh = shapes.surface(values, 0.0)
+    mesh = solids.surface(values, 0.0)
     assert mesh.is_watertight
     np.testing.assert_allclose(mesh.bounds, [[-0.8, -0.6, -0.4], [0.8, 0.6, 0.4]], atol=0.01)
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.8 * 0.6 * 0.4, rel=0.02)
-    assert len(shapes.surface(values, 2.0).faces) == 0
+    assert len(solids.surface(values, 2.0).faces) == 0
 
 
 def test_surface_of_what_touches_the_border_is_closed():
-    mesh = shapes.surface(np.ones((4, 5, 6)))
+    mesh = solids.surface(np.ones((4, 5, 6)))
     assert mesh.is_watertight
     assert mesh.volume > 8
 
 
 def test_there_and_back(tmp_path):
     turned(icosphere(3, 2.0))[0].export(tmp_path / "ball.stl")
-    mesh = shapes.load_mesh(tmp_path / "ball.stl")
-    again = shapes.surface(shapes.occupancy(mesh, 40))
+    mesh = meshes.load_mesh(tmp_path / "ball.stl")
+    again = solids.surface(solids.occupancy(mesh, 40))
     assert again.volume == pytest.approx(mesh.volume, rel=0.02)
 
 
 def test_views_show_each_side():
     mesh = box([1.2, 0.8, 0.4])
-    front, right, above = (view[..., 1] for view in shapes.views(mesh, 60))
+    front, right, above = (view[..., 1] for view in views(mesh, 60))
     for seen, (width, height) in ((front, (1.2, 0.8)), (right, (0.4, 0.8)), (above, (1.2, 0.4))):
         assert seen.max(axis=0).sum() == pytest.approx(30 * width, abs=2)
         assert seen.max(axis=1).sum() == pytest.approx(30 * height, abs=2)
-    drawn = shapes.views(mesh, 60)
+    drawn = views(mesh, 60)
     assert 0 < drawn[0, 30, 30, 0] <= 1
     assert drawn[..., 0][drawn[..., 1] == 0].max() == 0
 
@@ -128,7 +129,7 @@ def test_the_nearest_face_is_seen():
     near, behind = box([1, 1, 0.1]), turned(box([1, 1, 0.1]))[0]
     near.apply_translation([0, 0, 0.8])
     behind.apply_scale(0.3).apply_translation([0, 0, -0.5])
-    alone, both = (shapes.views(m, 40) for m in (near, trimesh.util.concatenate([behind, near])))
+    alone, both = (views(m, 40) for m in (near, trimesh.util.concatenate([behind, near])))
     np.testing.assert_allclose(alone[0], both[0])
     assert not np.allclose(alone[1], both[1])
 
@@ -138,16 +139,16 @@ def test_every_format_is_centred_and_scaled(tmp_path, suffix):
     mesh = box([1e-6, 2e-6, 4e-6])
     mesh.apply_translation([5, -3, 1])
     mesh.export(tmp_path / f"box.{suffix}", **({"digits": 12} if suffix == "obj" else {}))
-    found = shapes.load_mesh(tmp_path / f"box.{suffix}")
+    found = meshes.load_mesh(tmp_path / f"box.{suffix}")
     if suffix != "obj":
         assert found.metadata["notes"] == []
     np.testing.assert_allclose(found.bounds[1], -found.bounds[0], atol=1e-6)
-    assert found.bounds[1, 2] == pytest.approx(shapes.FIT)
+    assert found.bounds[1, 2] == pytest.approx(meshes.FIT)
 
 
 def refused(path):
     with pytest.raises(InputError) as caught:
-        shapes.load_mesh(path)
+        meshes.load_mesh(path)
     (line,) = str(caught.value).splitlines()
     return line
 
@@ -194,19 +195,19 @@ def test_meshes_that_cannot_be_used(tmp_path):
 
 def test_memory_is_stated_before_the_work(tmp_path, monkeypatch):
     icosphere(3).export(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     assert "1,280 faces, which takes 1.28 MB" in refused(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: 100_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100_000)
     assert "a mesh file of" in refused(tmp_path / "ball.ply")
-    monkeypatch.setattr(hardware, "available_memory", lambda: None)
-    monkeypatch.setattr(shapes, "MANY_FACES", 1000)
-    (note,) = shapes.load_mesh(tmp_path / "ball.ply").metadata["notes"]
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    monkeypatch.setattr(meshes, "MANY_FACES", 1000)
+    (note,) = meshes.load_mesh(tmp_path / "ball.ply").metadata["notes"]
     assert note == "1,280 faces take about 1.28 MB"
-    monkeypatch.setattr(hardware, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     with pytest.raises(InputError, match="100x100x100 points, which takes 2 MB; lower --size"):
-        shapes.occupancy(icosphere(1), 100)
+        solids.occupancy(icosphere(1), 100)
     with pytest.raises(InputError, match="at least 2 points"):
-        shapes.occupancy(icosphere(1), 1)
+        solids.occupancy(icosphere(1), 1)
 
 
 def test_what_lies_beside_a_file_is_not_read(tmp_path):
@@ -214,4 +215,4 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path):
     text = (tmp_path / "ball.obj").read_text()
     (tmp_path / "ball.obj").write_text("mtllib other.mtl\nusemtl skin\n" + text)
     (tmp_path / "other.mtl").write_text("newmtl skin\nmap_Kd ../../etc/hostname\n")
-    assert len(shapes.load_mesh(tmp_path / "ball.obj").faces) == 80
+    assert len(meshes.load_mesh(tmp_path / "ball.obj").faces) == 80

@@ -25,8 +25,8 @@ from benchmarks.paper.systems import NETWORKS, PRESETS
 from benchmarks.paper.tables import Rates, study
 from benchmarks.paper.trained import images, optimizers, shapes
 from iga_lab.errors import InputError
+from iga_lab.files import write_whole
 from iga_lab.hardware import array_library
-from iga_lab.storage import write_whole
 
 TABLES: dict[str, tuple[Kind, Callable[..., Output]]] = {
     "images": ("image", images),

@@ -10,7 +10,8 @@ from benchmarks.paper.signals import sample
 from benchmarks.paper.store import Finished
 from benchmarks.paper.systems import METHODS, NETWORKS, OPTIMIZERS, Row
 from benchmarks.paper.tables import of_row, value
-from iga_lab.shapes import surface, views
+from iga_lab.figures.views import views
+from iga_lab.signals.solids import surface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

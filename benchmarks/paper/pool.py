@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.paper.store import Description, Finished, Store
-from iga_lab.display import console
+from iga_lab.cli.terminal import console
 from iga_lab.errors import InputError
 
 TASKS = {

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.pictures import photographs, read_picture
-from iga_lab.shapes import MESHES
 from iga_lab.signals import coordinates, load
+from iga_lab.signals.images import photographs, read_picture
+from iga_lab.signals.meshes import MESHES
 
 Kind = Literal["image", "shape"]
 

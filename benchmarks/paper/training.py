@@ -22,10 +22,10 @@ from iga_core import SGD, Adam, Adjustment, Fourier, Grouping, Muon, Network, Tr
 from iga_core.filters import Filter
 from iga_lab import metrics
 from iga_lab.errors import InputError
-from iga_lab.fitting import Training
 from iga_lab.hardware import to_host
-from iga_lab.shapes import surface
-from iga_lab.spectra import band_errors
+from iga_lab.metrics.spectra import band_errors
+from iga_lab.runs.course import Training
+from iga_lab.signals.solids import surface
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "muon": Muon}
 LAST = 100

@@ -1,0 +1,1 @@
+"""What a run shows, as PNG files in memory."""

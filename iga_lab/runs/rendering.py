@@ -1,0 +1,123 @@
+"""Signals from saved models, at any size, as files that other programs read."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iga_array import MLP
+from iga_lab.errors import InputError
+from iga_lab.files import write_whole
+from iga_lab.memory import require_memory
+from iga_lab.runs.models import Model, load_model
+from iga_lab.signals import SUFFIXES, Kind, Size, coordinates, exported
+
+BLOCK_POINTS = 2**16
+LARGEST_SIDE = 2**31 - 1
+"""That a PNG file can have."""
+BYTES_A_POINT: dict[Kind, int] = {
+    "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
+}  # fmt: skip
+"""Of evaluating and writing one, at most, for each channel."""
+
+
+def render(path: Path, size: Size | None, output: Path | None) -> Path:
+    """Evaluate a saved model and write what it represents.
+
+    A picture is written as PNG, 8 bits a channel, clipped to [0, 1]; a sound as WAV of 16 bits, its
+    loudest sample in training at full scale; a shape as the mesh where it crosses 1/2, as PLY; a
+    function or a volume as an array, NPY of float32.
+
+    Parameters
+    ----------
+    path : Path
+        Of the model.
+    size : tuple, optional
+        ``(side, None)``, the same along each axis, or one number an axis: ``(width, height)``,
+        ``(width, height, depth)``; by default as it was trained.
+    output : Path, optional
+        A new file, its name ending as `SUFFIXES` says; by default beside the model.
+
+    Returns
+    -------
+    Path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be read, or the file not be made or written.
+    """
+    model = load_model(path)
+    shape = _shape(model, size)
+    words = "x".join(map(str, reversed(shape)))
+    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.form.kind]}")
+    _require_size(model, shape, words)
+    _require_new(output, model.form.kind)
+    write_whole(output, exported(model.form.kind, evaluate(model, shape), _rate(model, shape)))
+    return output
+
+
+def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a model's values on a grid, (*shape, channels), a few rows at a time."""
+    dtype = model.parameters[0].dtype
+    network = MLP(model.network, np, dtype=dtype)
+    network.parameters = list(model.parameters)
+    values = np.empty((*shape, model.network.outputs), dtype=dtype)
+    # The layers' values of all points at once would take a hundred times the result's memory.
+    step = max(1, BLOCK_POINTS // math.prod(shape[1:]))
+    for first in range(0, shape[0], step):
+        rows = slice(first, min(first + step, shape[0]))
+        block = network(coordinates(shape, rows).astype(dtype))
+        values[rows] = block.reshape(values[rows].shape)
+    return values
+
+
+def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
+    """Return the samples a second with which a sound takes as long as in training."""
+    if model.form.rate is None:
+        return None
+    return max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
+
+
+def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
+    if size is None:
+        return model.form.shape
+    sides = tuple(side for side in size if side is not None)
+    axes = len(model.form.shape)
+    if len(sides) not in (1, axes):
+        words = "x".join(map(str, sides))
+        raise InputError(
+            f"size: expected one side or {axes} numbers for a {model.form.kind}, got {words}; "
+            "change --size"
+        )
+    return sides * axes if len(sides) == 1 else tuple(reversed(sides))
+
+
+def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
+    unit = model.form.unit
+    if not all(1 <= side <= LARGEST_SIDE for side in shape):
+        raise InputError(
+            f"size: expected 1 to {LARGEST_SIDE:,} {unit}s a side, got {words}; change --size"
+        )
+    needed = BYTES_A_POINT[model.form.kind] * math.prod(shape) * model.network.outputs
+    require_memory("size", needed, f"{words} {unit}s", "lower --size")
+
+
+def _require_new(output: Path, kind: Kind) -> None:
+    if output.suffix.lower() != SUFFIXES[kind]:
+        raise InputError(
+            f"output: expected a name that ends in {SUFFIXES[kind]} for a {kind}, got "
+            f"{str(output)!r}; rename it"
+        )
+    if output.exists():
+        raise InputError(
+            f"output: expected a new file, got {str(output)!r}, which exists; "
+            "choose another name with --output"
+        )
+    if not output.absolute().parent.is_dir():
+        raise InputError(
+            f"output: expected a folder that exists, got {str(output.parent)!r}; make it first"
+        )

@@ -1,0 +1,20 @@
+"""What can be fitted, a file a kind; and what all kinds share, which is all that others see."""
+
+from iga_lab.signals.exporting import SUFFIXES, exported
+from iga_lab.signals.loading import load
+from iga_lab.signals.signal import (
+    AXES,
+    HALF,
+    Form,
+    Kind,
+    Progress,
+    Signal,
+    Size,
+    Values,
+    coordinates,
+)
+
+__all__ = [
+    "AXES", "HALF", "SUFFIXES", "Form", "Kind", "Progress", "Signal", "Size", "Values",
+    "coordinates", "exported", "load",
+]  # fmt: skip

@@ -1,0 +1,67 @@
+"""From what a person names to a signal: which file's kind reads it, or which function makes it."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from iga_lab.errors import InputError
+from iga_lab.signals import arrays, functions, images, meshes, sounds
+from iga_lab.signals.signal import Progress, Signal, Size
+
+Reader: TypeAlias = Callable[[Path, Size | None, Progress | None], Signal]
+
+
+def load(source: str, size: Size | None = None, progress: Progress | None = None) -> Signal:
+    """Read or make a signal, and bring it to a size.
+
+    Parameters
+    ----------
+    source : str
+        The name of a photograph that ships with scikit-image; ``sines`` or ``sines:5,20,80``, a
+        sum of sines of equal amplitudes and random phases; or a file: an image, an array
+        (``.npy``), a sound (``.wav``) or a mesh (``.obj``, ``.ply``, ``.stl``).
+    size : tuple, optional
+        ``(side, None)``: the centre square or cube of a picture or volume, resampled; the samples
+        from a sound's middle, or of a function; the points along each axis of a shape's grid.
+        ``(width, height)``, ``(width, height, depth)``: a whole picture or volume, resampled. By
+        default `SIZES`.
+    progress : callable, optional
+        Told of the faces of a mesh done and of all.
+
+    Returns
+    -------
+    Signal
+
+    Raises
+    ------
+    InputError
+        If it cannot be used as one.
+    """
+    name, _, rest = source.partition(":")
+    if name == "sines":
+        return functions.sines(rest, size)
+    path = _locate(source)
+    readers: dict[str, Reader] = {".npy": arrays.volume_or_image, ".wav": sounds.sound}
+    readers |= dict.fromkeys(meshes.MESHES, meshes.shape)
+    return readers.get(path.suffix.lower(), images.picture)(path, size, progress)
+
+
+def _locate(source: str) -> Path:
+    known = images.photographs()
+    if source in known:
+        return known[source]
+    path = Path(source)
+    if not path.exists():
+        names = [*known, "sines"]
+        near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(names)}"
+        raise InputError(
+            "signal: expected a file (image, .npy, .wav, .obj, .ply, .stl) or a name, "
+            f"got {source!r}, which is neither; {hint}"
+        )
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        remedy = "name a file in it" if path.is_dir() else "copy it to one"
+        raise InputError(f"signal: expected a file, got {source!r}, which is {kind}; {remedy}")
+    return path

@@ -1,0 +1,159 @@
+"""Mesh files: read without trust, closed, and filled into a grid."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iga_lab.errors import InputError
+from iga_lab.memory import readable, require_memory
+from iga_lab.signals.signal import Progress, Signal, Size
+from iga_lab.signals.sizes import SIZES, target
+from iga_lab.signals.solids import occupancy, surface
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+MESHES = (".obj", ".ply", ".stl")
+FIT = 0.9
+"""Half the longest side of a mesh's bounding box, so that space is left around it."""
+LOADING = 12
+"""Bytes of memory that one byte of a mesh's file takes at most, until it is checked."""
+BYTES_A_FACE = 1000
+"""While a mesh is loaded and checked."""
+MANY_FACES = 1_000_000
+
+
+def shape(path: Path, size: Size | None, progress: Progress | None) -> Signal:
+    """Read a mesh and fill it."""
+    (side, _, _), centred = target("shape", size or (SIZES["shape"], None))
+    if not centred:
+        raise InputError("size: expected one side for a shape, got several; give --size S")
+    mesh = load_mesh(path)
+    inside = occupancy(mesh, side, progress)
+    if not inside.any():
+        raise InputError(
+            f"size: expected points inside of {path.name!r}, got none of {side} a side; "
+            "raise --size"
+        )
+    notes = [*mesh.metadata["notes"], f"{len(mesh.faces):,} faces, {inside.mean():.2%} of the "
+             f"{side} × {side} × {side} points inside"]  # fmt: skip
+    said = tuple(f"{path.name}: {note}" for note in notes)
+    return Signal(path.stem, "shape", inside[..., None].astype(np.float64), said)
+
+
+def load_mesh(path: str | Path) -> "Trimesh":
+    """Read a watertight mesh, centred and scaled uniformly to fit into [-1, 1]^3.
+
+    Parameters
+    ----------
+    path : str or Path
+        An ``.obj``, ``.ply`` or ``.stl`` file; its materials are not read.
+
+    Returns
+    -------
+    Trimesh
+        Its bounding box is centred at 0 and `FIT` long from there on its longest side; vertices
+        at one place are one. ``metadata["notes"]`` says what else was noticed, a line each.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, has no faces, NaN or a hole, or takes more memory than there is.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    require_memory("signal", LOADING * size, f"a mesh file of {readable(size)}", "simplify it")
+    loaded = _read(path)
+    vertices = np.asarray(loaded.vertices, dtype=np.float64)
+    faces = np.asarray(loaded.faces, dtype=np.int64)
+    count = len(faces)
+    memory = count * BYTES_A_FACE
+    require_memory("signal", memory, f"a mesh of {count:,} faces", "simplify it")
+    if not np.all(np.isfinite(vertices)):
+        raise InputError(
+            f"signal: expected finite vertices, got NaN or infinity in {path.name!r}; repair it"
+        )
+    # Files carry vertices that no face has, and they have no part in the size.
+    used = vertices[faces.reshape(-1)]
+    lowest, highest = used.min(axis=0), used.max(axis=0)
+    half = (highest - lowest).max() / 2
+    if not 0 < half < np.inf:
+        raise InputError(
+            f"signal: expected a mesh with an extent, got {path.name!r}, whose vertices are all at "
+            "one place or too far apart; repair it"
+        )
+    # Halved before they are added, as coordinates may be so large that their sum overflows.
+    mesh = _merged(FIT * (vertices - (lowest / 2 + highest / 2)) / half, faces)
+    _require_closed(path, mesh)
+    mesh.metadata["notes"] = (
+        [f"{count:,} faces take about {readable(memory)}"] if count >= MANY_FACES else []
+    )
+    return mesh
+
+
+def ply_file(values: NDArray[Any]) -> bytes:
+    """Return the surface of a volume, (depth, height, width), as a PLY file.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    mesh = surface(values)
+    if len(mesh.faces) == 0:
+        raise InputError(
+            f"model: expected a shape, got values from {values.min():.3g} to {values.max():.3g}, "
+            "nowhere above 1/2 beside others; train it for longer"
+        )
+    content: bytes = mesh.export(file_type="ply")  # type: ignore[assignment]
+    return content
+
+
+def _read(path: Path) -> "Trimesh":
+    from trimesh import Trimesh, load_mesh
+
+    kind = path.suffix.lower()
+    if kind not in MESHES:
+        raise InputError(
+            f"signal: expected a mesh ({', '.join(MESHES)}), got {path.name!r}; convert it first"
+        )
+    try:
+        with path.open("rb") as file:  # and no path, so that nothing beside it is read
+            loaded = load_mesh(file, file_type=kind[1:], process=False, skip_materials=True)
+    except Exception as error:  # a damaged file makes readers fail in every way there is
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"signal: expected a whole mesh, got {path.name!r}, which cannot be read ({reason}); "
+            "it may be truncated or empty: get it anew"
+        ) from None
+    if not isinstance(loaded, Trimesh) or len(loaded.faces) == 0:
+        raise InputError(
+            f"signal: expected a mesh with faces, got {path.name!r}, which has none; "
+            "make a surface of its points first"
+        )
+    return loaded
+
+
+def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> "Trimesh":
+    """Make vertices at one place one, and drop the faces that this leaves with two corners."""
+    from trimesh import Trimesh
+
+    mesh = Trimesh(vertices, faces, process=False)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    # They have no area, but they would count as faces at their edges.
+    a, b, c = mesh.faces.T
+    mesh.update_faces((a != b) & (b != c) & (c != a))
+    return mesh
+
+
+def _require_closed(path: Path, mesh: "Trimesh") -> None:
+    _, uses = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    wrong = int(np.sum(uses != 2))
+    if wrong:
+        raise InputError(
+            f"signal: expected a watertight mesh, got {path.name!r}, in which {wrong:,} of "
+            f"{len(uses):,} edges do not join two faces (holes, or faces that meet others inside); "
+            "close it first, with MeshLab, or in Python with trimesh.repair.fill_holes"
+        )

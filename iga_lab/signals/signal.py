@@ -1,0 +1,132 @@
+"""What a signal is: values on a grid of coordinates in [-1, 1]; no file and no kind's own rules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iga_core.arrays import require_choice, require_count
+
+Kind = Literal["function", "sound", "image", "volume", "shape"]
+Values: TypeAlias = NDArray[np.float64]
+Size: TypeAlias = tuple[int | None, ...]
+"""(side, None) of the centre, the same along each axis, or the whole: (width, height) of a picture
+or (width, height, depth) of a volume, in pixels."""
+Progress: TypeAlias = Callable[[int, int], object]
+
+AXES: dict[Kind, int] = {"function": 1, "sound": 1, "image": 2, "volume": 3, "shape": 3}
+UNIT: dict[Kind, str] = {
+    "function": "sample", "sound": "sample", "image": "pixel", "volume": "point", "shape": "point",
+}  # fmt: skip
+HALF = 0.5
+"""Largest magnitude of a signal of one axis: from lowest to highest it spans at most 1."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is known of a signal without its values; `str` says its size in words.
+
+    Parameters
+    ----------
+    kind : {"function", "sound", "image", "volume", "shape"}
+        Decides how it is measured, drawn and written.
+    shape : tuple of int
+        Points along each axis.
+    channels : int
+        Of a point.
+    rate : int, optional
+        Samples a second, of a sound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not those of a signal.
+
+    Examples
+    --------
+    >>> str(Form("image", (96, 128), 3))
+    '128 × 96 pixels'
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    channels: int
+    rate: int | None = None
+
+    def __post_init__(self) -> None:
+        # Forms come out of files too, where anything may stand.
+        require_choice("kind", self.kind, AXES)
+        if len(self.shape) != AXES[self.kind]:
+            raise ValueError(
+                f"shape: expected {AXES[self.kind]} axes of a {self.kind}, got {len(self.shape)}; "
+                "name another kind"
+            )
+        for count in (*self.shape, self.channels):
+            require_count("shape, channels", count, 1)
+        if self.kind == "sound":
+            require_count("rate", self.rate, 1)
+
+    @property
+    def unit(self) -> str:
+        """What a point is called."""
+        return UNIT[self.kind]
+
+    def __str__(self) -> str:
+        shape = self.shape
+        numbers = f"{shape[0]:,}" if len(shape) == 1 else " × ".join(map(str, reversed(shape)))
+        return f"{numbers} {self.unit}s"
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """What is to be fitted.
+
+    Parameters
+    ----------
+    name : str
+        For titles and folders.
+    kind : {"function", "sound", "image", "volume", "shape"}
+        Decides how it is measured and drawn.
+    values : ndarray of float64, shape (*axes, channels)
+        In [0, 1]; of a function or a sound, of one axis, in [-1/2, 1/2].
+    notes : tuple of str
+        What was converted on the way, a line each.
+    rate : int, optional
+        Samples a second of a sound.
+    """
+
+    name: str
+    kind: Kind
+    values: Values
+    notes: tuple[str, ...] = ()
+    rate: int | None = None
+
+    @property
+    def form(self) -> Form:
+        """All but the name and the values."""
+        *shape, channels = self.values.shape
+        return Form(self.kind, tuple(shape), channels, self.rate)
+
+
+def coordinates(shape: tuple[int, ...], rows: slice = slice(None)) -> Values:
+    """Return the coordinates of a grid's points, in C order.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Points along each axis: (samples,), (height, width) or (depth, height, width).
+    rows : slice
+        Those wanted of the first axis, by default all.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, len(shape))
+        ``x`` along the last axis first, then ``y`` and ``z`` along those before; from -1 to 1,
+        both ends included.
+    """
+    axes = [np.linspace(-1, 1, count) for count in shape]
+    axes[0] = axes[0][rows]
+    grid = np.meshgrid(*axes, indexing="ij")
+    return np.stack([axis.reshape(-1) for axis in reversed(grid)], axis=-1)
