@@ -303,13 +303,13 @@ def test_runs_and_models_of_another_version_are_named(fitted):
     model = folder / "model-plain.safetensors"
     arrays, metadata = load_file(model), metadata_of(model)
     old = {name: value for name, value in metadata.items() if name != "format"}
-    others = {name: metadata | {"format": name} for name in ("3", "5")} | {"1": old}
+    others = {name: metadata | {"format": name} for name in ("4", "6")} | {"1": old}
     for number, changed in others.items():
         said = f"of format {number}, written by iga-core 0.0.9"
         save_file(arrays, model, changed | {"version": "0.0.9"})
         line = refuse("render", model)
         assert said in line
-        assert f"expected a model of format {storage.FORMAT}" in line
+        assert f"and not {storage.FORMAT}; " in line
         other = changed | {"kind": "checkpoint", "version": "0.0.9"}
         save_file(arrays, folder / "checkpoint.safetensors", other)
         assert said in refuse("fit", "--resume", folder)

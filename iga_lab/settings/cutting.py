@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from iga_core import Grouping
+from iga_core.arrays import require_choice, require_count
 
+GROUPINGS = ("patches", "blocks")
 LEAST_POINTS = 4
 """Of a group by default: the mean of fewer is hardly another thing than a point."""
 MOST_REST = 0.02
@@ -42,6 +44,12 @@ class Cutting:
     patch: int
     shape: tuple[int, ...]
     batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("grouping", self.grouping, GROUPINGS)
+        require_count("patch", self.patch, 1)
+        if self.batch is not None:
+            require_count("batch", self.batch, 1)
 
     @property
     def groups(self) -> int:
