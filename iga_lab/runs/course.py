@@ -153,6 +153,11 @@ class Course:
         KeyError, TypeError, ValueError
             If it is of another course or incomplete.
         """
+        fresh = self.state()
+        for name, array in state.items():
+            # What a first step makes is not in a fresh course: kernels, which are of floats.
+            if array.dtype.kind != "f" if name not in fresh else array.dtype != fresh[name].dtype:
+                raise ValueError(f"{name} is of {array.dtype}")
         trainer = {
             name.removeprefix(TRAINER): array
             for name, array in state.items()

@@ -33,6 +33,8 @@ class Claim:
         Of the run.
     held : Held
         Its `MARK`.
+    made : bool
+        Whether the folder was made for it.
 
     Attributes
     ----------
@@ -40,9 +42,9 @@ class Claim:
         What the person should know of it; may be empty.
     """
 
-    def __init__(self, folder: Path, held: Held) -> None:
+    def __init__(self, folder: Path, held: Held, made: bool = False) -> None:
         self.folder = folder
-        self._held = held
+        self._held, self._made = held, made
         self.note = ""
         if not held.certain:
             self.note = (
@@ -57,7 +59,10 @@ class Claim:
         file.write(f"{PROGRAM} {run}\n".encode())
 
     def close(self) -> None:
-        """Let others in, and take the mark away where there is nothing left to do."""
+        """Let others in, and take the mark away where there is nothing left to do.
+
+        A folder that was made for nothing goes too.
+        """
         mark = self.folder / MARK
         file = self._held.file
         if sys.platform == "win32":
@@ -65,6 +70,8 @@ class Claim:
         with contextlib.suppress(OSError):
             if not any(map(os.path.lexists, (self.folder / CHECKPOINT, self.folder / BEFORE))):
                 mark.unlink(missing_ok=True)
+                if self._made and not any(self.folder.iterdir()):
+                    self.folder.rmdir()
         file.close()
 
 
@@ -121,8 +128,9 @@ def claim_new(output: Path | None, name: str) -> Claim:
     """
     while True:
         folder = new_folder(output, name)
+        made = not folder.exists()
         make_folder(folder)
-        claim = _claimed("output", folder)
+        claim = _claimed("output", folder, made)
         if claim is not None and _is_free(folder):
             return claim
         if claim is not None:
@@ -180,7 +188,7 @@ def marked(folder: Path) -> str | None:
 def finished(folder: Path) -> bool:
     """Whether a folder holds a run with nothing left to do; what a killed process left is swept."""
     try:
-        if any((folder / name).exists() for name in (CHECKPOINT, BEFORE)):
+        if any(os.path.lexists(folder / name) for name in (CHECKPOINT, BEFORE)):
             return False
         path = folder / RESULT
         if not path.is_file() or path.stat().st_size > MOST_RESULT:
@@ -196,12 +204,12 @@ def finished(folder: Path) -> bool:
     return done
 
 
-def _claimed(name: str, folder: Path) -> Claim | None:
+def _claimed(name: str, folder: Path, made: bool = False) -> Claim | None:
     try:
         held = hold(folder / MARK)
     except OSError as error:
         raise _unwritable(name, folder, error) from None
-    return None if held is None else Claim(folder, held)
+    return None if held is None else Claim(folder, held, made)
 
 
 def _unwritable(name: str, folder: Path, error: OSError) -> InputError:

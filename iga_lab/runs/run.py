@@ -1,5 +1,6 @@
 """A run from its first file to its last."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -257,7 +258,7 @@ def resume(folder: Path) -> Run:
                 f"resume: got {reasons[0]}; going on from the one before it, at step {steps}"
             )
         return run
-    if not any((folder / name).exists() for name in (CHECKPOINT, BEFORE)):
+    if not any(os.path.lexists(folder / name) for name in (CHECKPOINT, BEFORE)):
         reasons = [f"{str(folder)!r}, which has no {CHECKPOINT}"]
     raise InputError(
         f"resume: expected the folder of a run that can go on, got {' and '.join(reasons)}; start "

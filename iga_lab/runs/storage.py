@@ -194,7 +194,7 @@ def opened(path: Path, kind: str) -> Contents:
         with path.open("rb") as file:
             header, start = _header(file, status.st_size)
         words, entries = _checked(header, status.st_size - start, start)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnusableError("is no file") from None
     except OSError as error:
         raise _unreadable(error) from None

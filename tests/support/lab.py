@@ -80,7 +80,7 @@ def same_models(one, other):
 
 
 def tree(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
+    return {path: path.lstat().st_mtime_ns for path in Path(folder).rglob("*")}
 
 
 def refuse(*arguments):
