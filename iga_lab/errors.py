@@ -5,7 +5,36 @@ from collections.abc import Collection
 
 
 class InputError(Exception):
-    """A setting or a file that cannot be used; the command ends with it and exit code 2."""
+    r"""A setting or a file that cannot be used; the command ends with it and exit code 2.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came and what to do; it is kept `printable`.
+
+    Examples
+    --------
+    >>> str(InputError("model: expected a whole file, got one of \x1b[31mred"))
+    'model: expected a whole file, got one of \\x1b[31mred'
+    """
+
+    def __init__(self, message: str) -> None:
+        # Here, because names of files and what stands in them end up in errors from everywhere.
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Return text with an escape in place of each character that is not one to be read.
+
+    Those move the cursor, colour or clear a terminal, turn the direction of a line, or are the
+    bytes of a name that is not UTF-8.
+
+    Examples
+    --------
+    >>> printable("größe\x1b[2J\u202e\udcff")
+    'größe\\x1b[2J\\u202e\\udcff'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def unknown(name: str, got: str, choices: Collection[str]) -> InputError:

@@ -18,12 +18,14 @@ from tests.support.lab import (
     FILES,
     STEPS,
     TINY,
+    UNFINISHED,
     fit,
     iga,
     names,
     result_of,
     rows_of,
     same_models,
+    saved_often,
     step_hook,
 )
 
@@ -142,7 +144,7 @@ def test_interrupted_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch, me
         stopped = fit(folder)
     assert stopped.exit_code == 130, stopped.output
     assert f"iga fit --resume {folder}" in stopped.stdout
-    assert names(folder) == FILES | {"checkpoint.safetensors"}
+    assert names(folder) == FILES | UNFINISHED | {"checkpoint-before.safetensors"}
     result = result_of(folder)
     assert result["status"] == "interrupted"
     assert result["methods"][method]["steps"] == 9
@@ -173,10 +175,10 @@ def test_killed_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
         raise SystemExit(9)
 
     with monkeypatch.context() as hook:
-        hook.setattr(courses, "CHECKPOINT_SECONDS", 0.0)
+        saved_often(hook)
         step_hook(hook, "iga", 9, kill)
         assert fit(folder).exit_code == 9
-    assert names(folder) == {"checkpoint.safetensors"}
+    assert names(folder) == UNFINISHED | {"checkpoint-before.safetensors"}
     resumed = iga("fit", "--resume", folder)
     assert resumed.exit_code == 0, resumed.output
     same_models(folder, unbroken[0])
@@ -192,7 +194,7 @@ def test_second_interrupt_aborts_at_once(tmp_path, monkeypatch):
     step_hook(monkeypatch, "plain", 3, twice)
     stopped = fit(folder)
     assert stopped.exit_code == 130
-    assert names(folder) == {"checkpoint.safetensors"}
+    assert names(folder) == UNFINISHED
 
 
 UNTIL_STEPPED = """

@@ -1,19 +1,13 @@
 """What bad input gets: one line, exit code 2, and nothing written."""
 
-import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import load_file, save_file
 
 from iga_lab import hardware, memory
 from iga_lab.cli import main
-from iga_lab.settings import choose, defaults
-from iga_lab.signals import Form, load
-from tests.support.lab import metadata_of, refuse
+from tests.support.lab import refuse
 
 
 def iga(*arguments):
@@ -146,115 +140,5 @@ def test_output_folder_that_cannot_be_made(monkeypatch):
     assert "Permission denied" in refuse("fit", "--size", "8", "--patch", "2", "--output", "x/y")
 
 
-# models and runs
-
-
-@pytest.fixture(scope="module")
-def _interrupted(tmp_path_factory):
-    """A run that has just begun: a checkpoint, and a model made of it."""
-    from iga_lab.runs import models
-    from iga_lab.runs import run as runs
-
-    given = {
-        "network": defaults.NETWORK, "frequencies": 2, "method": defaults.METHODS, "steps": 5, "width": 4,
-        "depth": 1, "patch": 4, "filter": "damp", "scale": None, "factor": None, "end": None,
-        "start": None, "level": None, "sampling": None, "samples": None, "reach": "mean",
-        "outputs": None, "refresh": None, "average": None, "optimizer": "adam",
-        "learning_rate": None, "schedule": "cosine", "average_weights": None, "columns": None, "seed": 0,
-        "dtype": "float32", "backend": "numpy", "device": None, "grouping": "patches",
-        "batch": None, "lpips_weights": None,
-    }  # fmt: skip
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    signal = load("astronaut", (8, None))
-    run = runs.begin(choose(given, signal), signal.values, folder)
-    assert not folder.exists()
-    run.start()
-    parameters = run.courses[0].trainer.model.parameters
-    model = models.Model(run.settings.network, parameters, Form("image", (8, 8), 3))
-    (folder / "model.safetensors").write_bytes(models.model_file(model, {}))
-    return folder
-
-
-@pytest.fixture
-def run(_interrupted):
-    shutil.copytree(_interrupted, "run")
-    return Path("run")
-
-
-def test_model_file_of_another_program(run):
-    model = run / "model.safetensors"
-    arrays = load_file(model)
-    save_file(arrays, "other.safetensors")
-    assert "another program" in refuse("render", "other.safetensors")
-    save_file(arrays, "other.safetensors", {"program": "someone", "kind": "model"})
-    assert "someone" in refuse("render", "other.safetensors")
-    assert "checkpoint" in refuse("render", run / "checkpoint.safetensors")
-    assert "no file" in refuse("render", "missing.safetensors")
-    assert "a folder" in refuse("render", run)
-    Path("text").write_text("no model")
-    assert "damaged" in refuse("render", "text")
-
-
-def test_damaged_model(run):
-    model = run / "model.safetensors"
-    content, arrays, metadata = model.read_bytes(), load_file(model), metadata_of(model)
-    model.write_bytes(content[:-5])
-    assert "damaged" in refuse("render", model)
-    save_file({k: v for k, v in arrays.items() if k != "layers.1.bias"}, model, metadata)
-    assert "damaged" in refuse("render", model)
-    save_file(arrays | {"layers.1.bias": np.zeros(7, np.float32)}, model, metadata)
-    assert "damaged" in refuse("render", model)
-    save_file(arrays | {"layers.1.bias": np.full(3, np.nan, np.float32)}, model, metadata)
-    assert "NaN" in refuse("render", model)
-    for key, value in (("network", "{}"), ("network", "["), ("signal", "5")):
-        save_file(arrays, model, metadata | {key: value})
-        assert "damaged" in refuse("render", model)
-    deep = json.loads(metadata["network"]) | {"depth": 10**9}
-    save_file(arrays, model, metadata | {"network": json.dumps(deep)})
-    assert "damaged" in refuse("render", model)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--size", "0"], "got 0x0"),
-        (["--size", "9999999x9999999"], "free memory"),
-        (["--size", "9999999999"], "pixels a side"),
-        (["--output", "picture.jpg"], "ends in .png"),
-        (["--output", "nowhere/picture.png"], "a folder that exists"),
-    ],
-)
-def test_render_settings(run, arguments, said):
-    assert said in refuse("render", run / "model.safetensors", *arguments)
-
-
 def test_what_is_missing_is_named():
     assert refuse("render") == "Error: Missing argument 'MODEL'; see main render --help"
-
-
-def test_damaged_checkpoint(run):
-    path = run / "checkpoint.safetensors"
-    content, arrays, metadata = path.read_bytes(), load_file(path), metadata_of(path)
-    path.write_bytes(content[: len(content) // 2])
-    assert "damaged" in refuse("fit", "--resume", run)
-    save_file(arrays, path, {"program": "someone"})
-    assert "someone" in refuse("fit", "--resume", run)
-    for broken in (
-        {"settings": "{}"},
-        {"settings": "[]"},
-        {"messages": "no json"},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"patch": 0})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": "four"})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": 5})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"shape": [9, 9]})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"method": ["plain", "lion"]})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"grouping": "rows"})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"dtype": "float16"})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"filter": "lion"})},
-        {"settings": json.dumps(json.loads(metadata["settings"]) | {"kind": "lion"})},
-    ):
-        save_file(arrays, path, metadata | broken)
-        refuse("fit", "--resume", run)
-    for name in ("values", "plain/losses", "iga/trainer.done", "plain/trainer.parameters.0"):
-        save_file({k: v for k, v in arrays.items() if k != name}, path, metadata)
-        refuse("fit", "--resume", run)

@@ -10,9 +10,20 @@ from safetensors.numpy import load_file
 
 from iga_core import Network
 from iga_lab import hardware
-from iga_lab.runs import course as courses
 from tests.support.drawing import nothing_drawn
-from tests.support.lab import FILES, STEPS, fit, iga, names, refuse, result_of, rows_of, same_models
+from tests.support.lab import (
+    FILES,
+    STEPS,
+    UNFINISHED,
+    fit,
+    iga,
+    names,
+    refuse,
+    result_of,
+    rows_of,
+    same_models,
+    saved_often,
+)
 from tests.support.lab import step_hook as hook_step
 
 torch = pytest.importorskip("torch")
@@ -93,7 +104,7 @@ def test_interrupted_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
         hook_step(hook, "iga", 9, lambda: signal.raise_signal(signal.SIGINT))
         stopped = fit(folder, *TORCH)
     assert stopped.exit_code == 130, stopped.output
-    assert names(folder) == FILES | {"checkpoint.safetensors"}
+    assert names(folder) == FILES | UNFINISHED | {"checkpoint-before.safetensors"}
     resumed = iga("fit", "--resume", folder)
     assert resumed.exit_code == 0, resumed.output
     assert names(folder) == FILES
@@ -107,10 +118,10 @@ def test_killed_and_resumed_is_unbroken(unbroken, tmp_path, monkeypatch):
         raise SystemExit(9)
 
     with monkeypatch.context() as hook:
-        hook.setattr(courses, "CHECKPOINT_SECONDS", 0.0)
+        saved_often(hook)
         hook_step(hook, "iga", 9, kill)
         assert fit(folder, *TORCH).exit_code == 9
-    assert names(folder) == {"checkpoint.safetensors"}
+    assert names(folder) == UNFINISHED | {"checkpoint-before.safetensors"}
     assert iga("fit", "--resume", folder).exit_code == 0
     same_models(folder, unbroken)
 

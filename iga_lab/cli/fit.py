@@ -1,6 +1,7 @@
 """The command `iga fit`: what may be said, and what is said in return."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -193,7 +194,12 @@ def fit(
             click.echo(f"The run in {resume} is finished; there is nothing to resume.")
             return 0
         run = runs.resume(resume)
-    return _reported(run, _trained(run))
+    with closing(run):
+        result, unwritten = _trained(run)
+    code = _reported(run, result)
+    if unwritten is not None:
+        raise InputError(f"{unwritten}, then run iga fit --resume {run.folder}")
+    return code
 
 
 def _begun(signal: str, size: Size | None, output: Path | None, given: Mapping[str, Any]) -> "Run":
@@ -224,13 +230,15 @@ def _refuse_other_settings(context: click.Context) -> None:
         )
 
 
-def _trained(run: "Run") -> dict[str, Any]:
-    """Train a run to its end or to Ctrl-C, and write its files; returns `result.json`."""
+def _trained(run: "Run") -> tuple[dict[str, Any], InputError | None]:
+    """Train a run to its end or to Ctrl-C, and write its files, see `Run.report`."""
     from iga_lab.cli.progress import Bars
     from iga_lab.runs.course import race
 
     with Interruption() as interruption:
         run.start()  # within, so that Ctrl-C ends a run with results as soon as it has a folder
+        for note in run.notes:
+            click.echo(note, err=True)
         with Bars(run.courses) as bars:
             race(
                 run.courses,

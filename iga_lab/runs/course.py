@@ -19,7 +19,11 @@ from iga_lab.settings import Settings
 from iga_lab.signals import coordinates
 
 CHECKPOINT_SECONDS = 15.0
-"""Between two, so that a kill costs no more, and writing costs little."""
+"""From one checkpoint to the next, or longer:"""
+CHECKPOINT_SHARE = 0.01
+"""Of the time they may take, however slow the disk is."""
+TRAINER = "trainer."
+"""What the names of a trainer's state begin with in a course's."""
 RECENT = 50
 """Steps over which the speed is shown."""
 
@@ -119,6 +123,11 @@ class Course:
         if not np.all(np.isfinite(prediction)):
             self._stop()
             prediction = self._evaluate()
+        if not np.all(np.isfinite(prediction)):  # only what came out of a file has no finite one
+            raise InputError(
+                f"{self.name}: expected a model of finite values, got none before it either; "
+                "start a new run with `iga fit`"
+            )
         return prediction
 
     def parameters(self) -> list[NDArray[Any]]:
@@ -131,37 +140,58 @@ class Course:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all that the course needs to go on, as NumPy arrays by name."""
-        trainer = {f"trainer.{k}": to_host(v) for k, v in self.trainer.state_dict().items()}
+        trainer = {TRAINER + name: to_host(v) for name, v in self.trainer.state_dict().items()}
         return trainer | {
             "losses": np.asarray(self.losses, dtype=np.float64),
             "durations": np.asarray(self.durations, dtype=np.float64),
+            "stopped": np.asarray(bool(self.message)),
         }
 
-    def load_state(self, state: dict[str, NDArray[Any]], message: str) -> None:
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from what `state` returned.
 
         Raises
         ------
-        InputError
-            If it is of another run or incomplete.
+        KeyError, TypeError, ValueError
+            If it is of another course or incomplete.
         """
-        prefix = "trainer."
-        try:
-            self.trainer.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
-            self.losses = [float(loss) for loss in state["losses"]]
-            self.durations = [float(seconds) for seconds in state["durations"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"resume: expected the checkpoint of this run, got another ({error}); "
-                "start a new run with `iga fit`"
-            ) from None
-        self.message = message
+        fresh = self.state()
+        for name, array in state.items():
+            # What a first step makes is not in a fresh course: kernels, which are of floats.
+            if array.dtype.kind != "f" if name not in fresh else array.dtype != fresh[name].dtype:
+                raise ValueError(f"{name} is of {array.dtype}")
+        trainer = {
+            name.removeprefix(TRAINER): array
+            for name, array in state.items()
+            if name.startswith(TRAINER)
+        }
+        for name, array in trainer.items():
+            # What diverged goes back to these. The newest may be what has just diverged.
+            if name.startswith("finite.") and not np.all(np.isfinite(array)):
+                raise ValueError(f"{name} is not finite")
+        self.trainer.load_state_dict(trainer)
+        stopped = bool(state["stopped"])
+        for name in ("losses", "durations"):
+            record, done = state[name], self.trainer.done
+            # The step that stopped a course left no record; whether it counts is the trainer's.
+            if record.ndim != 1 or not done - stopped <= len(record) <= done:
+                raise ValueError(f"{name} are not those of {done} steps")
+            if not (np.all(np.isfinite(record)) and np.all(record >= 0)):
+                raise ValueError(f"{name} are not finite and positive")
+        if len(state["losses"]) != len(state["durations"]):
+            raise ValueError("losses and durations are of different steps")
+        self.losses, self.durations = state["losses"].tolist(), state["durations"].tolist()
+        self.message = self._why_stopped() if stopped else ""
+        found = {name: (array.dtype, array.shape) for name, array in self.state().items()}
+        if found != {name: (array.dtype, array.shape) for name, array in state.items()}:
+            raise ValueError("its arrays are not those of this run")
 
     def _stop(self) -> None:
         self.trainer.restore()
-        self.message = (
+        self.message = self._why_stopped()
+
+    def _why_stopped(self) -> str:
+        return (
             f"the loss became non-finite at step {len(self.losses)}; the model is the last "
             "finite one: lower --learning-rate"
         )
@@ -247,11 +277,12 @@ def race(
     watch : callable
         Told of every step.
     save : callable
-        Called every `CHECKPOINT_SECONDS`, between steps.
+        Called every `CHECKPOINT_SECONDS`, between steps; less often where it takes long. Where it
+        raises InputError, that is noted, and it is called again the next time.
     note : callable
         Told what the adjustment warns of, each once.
     """
-    saved = time.monotonic()
+    saved, taken, failed = time.monotonic(), 0.0, False
     with warnings.catch_warnings():
         # Overflow is reported by the course; what a filter says of the data is passed on.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -264,6 +295,16 @@ def race(
                 watch(course)
                 if wished():
                     return  # between steps, where a checkpoint is whole
-            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                save()
+            started = time.monotonic()
+            if started - saved >= max(CHECKPOINT_SECONDS, taken / CHECKPOINT_SHARE):
+                try:
+                    save()
+                except InputError as error:
+                    # A disk may be free again later; what is trained until then is not lost by it.
+                    if not failed:
+                        note(f"training goes on without a new checkpoint: {error}")
+                    failed = True
+                else:
+                    failed = False
                 saved = time.monotonic()
+                taken = saved - started

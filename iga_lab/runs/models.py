@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_core import Network
-from iga_lab.runs.storage import damaged, packed, unpacked
+from iga_lab.errors import InputError
+from iga_lab.files import Content, from_json
+from iga_lab.runs.storage import DTYPES, Contents, DamagedError, UnusableError, opened, packed
 from iga_lab.signals import Form
+
+KINDS_OF_NUMBERS = {DTYPES["F32"], DTYPES["F64"]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +38,8 @@ class Model:
     form: Form
 
 
-def model_file(model: Model, about: Mapping[str, str]) -> bytes:
-    """Return a model as the content of a ``.safetensors`` file.
+def model_file(model: Model, about: Mapping[str, str]) -> list[Content]:
+    """Return a model as the parts of a ``.safetensors`` file.
 
     Parameters
     ----------
@@ -44,17 +48,9 @@ def model_file(model: Model, about: Mapping[str, str]) -> bytes:
     about : mapping of str to str
         Further metadata.
     """
-    form = model.form
-    arrays = {
-        f"layers.{k // 2}.{'bias' if k % 2 else 'weight'}": parameter
-        for k, parameter in enumerate(model.parameters)
-    }
-    metadata = {
-        "kind": "model",
-        "network": json.dumps(dataclasses.asdict(model.network)),
-        "signal": json.dumps({"kind": form.kind, "shape": form.shape, "rate": form.rate}),
-    }
-    return packed(arrays, {**about, **metadata})
+    arrays = dict(zip(_names(model.network), model.parameters, strict=True))
+    words = {"kind": "model", "network": _network(model.network), "signal": _form(model.form)}
+    return packed(arrays, {**about, **words})
 
 
 def load_model(path: Path) -> Model:
@@ -65,28 +61,60 @@ def load_model(path: Path) -> Model:
     InputError
         If the file is not one, or is damaged.
     """
-    arrays, metadata = unpacked("model", path, "model")
     try:
-        network = Network(**json.loads(metadata["network"]))
-        if network != network.folded:
-            raise ValueError("the network is not folded")
-        signal = json.loads(metadata["signal"])
-        form = Form(signal["kind"], tuple(signal["shape"]), network.outputs, signal["rate"])
-        if network.inputs != len(form.shape):
-            raise ValueError("the signal is not one of the network's")
-        # Before the names are listed: a header may claim any depth.
-        if network.depth > len(arrays):
-            raise ValueError("layers are missing")
-        names = [
-            f"layers.{k}.{part}" for k in range(network.depth + 1) for part in ("weight", "bias")
-        ]
-        parameters = [arrays.pop(name) for name in names]
-        if arrays or [p.shape for p in parameters] != network.shapes:
-            raise ValueError("the layers are not the network's")
-        if len({p.dtype for p in parameters}) > 1 or parameters[0].dtype.kind != "f":
-            raise ValueError("the layers are not of one floating-point type")
+        contents = opened(path, "model")
+        try:
+            network, form = _described(contents)
+            _require_layers(contents, network)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(error) from None
+        arrays = contents.read("model")
+        parameters = [arrays[name] for name in _names(network)]
         if not all(np.all(np.isfinite(p)) for p in parameters):
-            raise ValueError("it holds NaN or infinity")
+            raise DamagedError("it holds NaN or infinity")
         return Model(network, parameters, form)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged("model", path, error) from None
+    except UnusableError as error:
+        raise InputError(
+            f"model: expected a model-*.safetensors that `iga fit` has written, got {str(path)!r}, "
+            f"which {error}; name another, or make it anew with `iga fit`"
+        ) from None
+
+
+def _described(contents: Contents) -> tuple[Network, Form]:
+    """Return the network and the form of the signal that a file describes."""
+    said, signal = (from_json(contents.words[name]) for name in ("network", "signal"))
+    network = Network(**said)
+    form = Form(**signal | {"shape": tuple(signal["shape"])})
+    # What is written again as it stands is of the right types, and nothing is beside it.
+    if (_network(network), _form(form)) != (json.dumps(said), json.dumps(signal)):
+        raise ValueError("its network or signal is not described as `iga fit` does")
+    if network != network.folded:
+        raise ValueError("the network is not folded")
+    if (network.inputs, network.outputs) != (len(form.shape), form.channels):
+        raise ValueError("the signal is not one of the network's")
+    return network, form
+
+
+def _require_layers(contents: Contents, network: Network) -> None:
+    """Raise unless a file holds the layers of its network, before they are read."""
+    # Before the names are listed: a header may claim any depth.
+    if len(contents.entries) != 2 * (network.depth + 1):
+        raise ValueError("layers are missing, or there are others")
+    entries = [contents.entries[name] for name in _names(network)]
+    if [entry.shape for entry in entries] != network.shapes:
+        raise ValueError("the layers are not the network's")
+    kinds = {entry.dtype for entry in entries}
+    if len(kinds) > 1 or not kinds <= KINDS_OF_NUMBERS:
+        raise ValueError("the layers are not all float32 or all float64")
+
+
+def _names(network: Network) -> list[str]:
+    return [f"layers.{k}.{part}" for k in range(network.depth + 1) for part in ("weight", "bias")]
+
+
+def _network(network: Network) -> str:
+    return json.dumps(dataclasses.asdict(network))
+
+
+def _form(form: Form) -> str:
+    return json.dumps(dataclasses.asdict(form))

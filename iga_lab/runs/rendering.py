@@ -12,11 +12,13 @@ from iga_lab.errors import InputError
 from iga_lab.files import write_whole
 from iga_lab.memory import require_memory
 from iga_lab.runs.models import Model, load_model
-from iga_lab.signals import SUFFIXES, Kind, Size, coordinates, exported
+from iga_lab.signals import MOST_SIDE, SUFFIXES, Kind, Size, coordinates, exported
 
+BLOCK_BYTES = 2**28
+"""Of the values of a hidden layer, of which a few are held."""
 BLOCK_POINTS = 2**16
-LARGEST_SIDE = 2**31 - 1
-"""That a PNG file can have."""
+MOST_RATE = 2**31 // 2 - 1
+"""Of the bytes of a second, two a sample, that a WAV file can say."""
 BYTES_A_POINT: dict[Kind, int] = {
     "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
 }  # fmt: skip
@@ -48,7 +50,7 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
     Raises
     ------
     InputError
-        If the model cannot be read, or the file not be made or written.
+        If the model cannot be read, or the file not be made or written; nothing is written then.
     """
     model = load_model(path)
     shape = _shape(model, size)
@@ -56,22 +58,40 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
     output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.form.kind]}")
     _require_size(model, shape, words)
     _require_new(output, model.form.kind)
-    write_whole(output, exported(model.form.kind, evaluate(model, shape), _rate(model, shape)))
+    rate = _rate(model, shape)
+    write_whole(output, exported(model.form.kind, evaluate(model, shape), rate))
     return output
 
 
 def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a model's values on a grid, (*shape, channels), a few rows at a time."""
+    """Return a model's values on a grid, (*shape, channels), some points at a time.
+
+    Raises
+    ------
+    InputError
+        If they are not finite.
+    """
     dtype = model.parameters[0].dtype
     network = MLP(model.network, np, dtype=dtype)
     network.parameters = list(model.parameters)
     values = np.empty((*shape, model.network.outputs), dtype=dtype)
-    # The layers' values of all points at once would take a hundred times the result's memory.
-    step = max(1, BLOCK_POINTS // math.prod(shape[1:]))
+    # The layers' values of all points at once would take a hundred times the result's memory, and
+    # those of a wide layer more than that.
+    widest = max(max(layer) for layer in model.network.layers)
+    points = max(1, min(BLOCK_POINTS, BLOCK_BYTES // (widest * dtype.itemsize)))
+    step = max(1, points // math.prod(shape[1:]))
     for first in range(0, shape[0], step):
         rows = slice(first, min(first + step, shape[0]))
-        block = network(coordinates(shape, rows).astype(dtype))
-        values[rows] = block.reshape(values[rows].shape)
+        coords = coordinates(shape, rows).astype(dtype)
+        block = values[rows].reshape(len(coords), -1)
+        with np.errstate(all="ignore"):  # what overflows is seen at its end
+            for start in range(0, len(coords), points):
+                block[start : start + points] = network(coords[start : start + points])
+    if not np.all(np.isfinite(values)):
+        raise InputError(
+            "model: expected one of finite values, got NaN or infinity at some points; make it "
+            "anew with `iga fit`"
+        )
     return values
 
 
@@ -79,7 +99,14 @@ def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
     """Return the samples a second with which a sound takes as long as in training."""
     if model.form.rate is None:
         return None
-    return max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
+    rate = max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
+    if rate > MOST_RATE:
+        raise InputError(
+            f"size: expected at most {MOST_RATE:,} samples a second, which a sound's file can "
+            f"have, got {shape[0]:,} in the time of {model.form.shape[0]:,} at "
+            f"{model.form.rate:,}; lower --size"
+        )
+    return rate
 
 
 def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
@@ -98,9 +125,9 @@ def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
 
 def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
     unit = model.form.unit
-    if not all(1 <= side <= LARGEST_SIDE for side in shape):
+    if not all(1 <= side <= MOST_SIDE for side in shape):
         raise InputError(
-            f"size: expected 1 to {LARGEST_SIDE:,} {unit}s a side, got {words}; change --size"
+            f"size: expected 1 to {MOST_SIDE:,} {unit}s a side, got {words}; change --size"
         )
     needed = BYTES_A_POINT[model.form.kind] * math.prod(shape) * model.network.outputs
     require_memory("size", needed, f"{words} {unit}s", "lower --size")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from iga_core import Grouping
-from iga_core.arrays import require_choice
+from iga_core.arrays import require_choice, require_count
 
 GROUPINGS = ("patches", "blocks")
 LEAST_POINTS = 4
@@ -47,6 +47,9 @@ class Cutting:
 
     def __post_init__(self) -> None:
         require_choice("grouping", self.grouping, GROUPINGS)
+        require_count("patch", self.patch, 1)
+        if self.batch is not None:
+            require_count("batch", self.batch, 1)
 
     @property
     def groups(self) -> int:

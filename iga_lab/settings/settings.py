@@ -3,14 +3,17 @@
 from dataclasses import dataclass, replace
 
 from iga_core import Adjustment, Fourier, Grouping, Network, Scale
-from iga_core.arrays import require_choice
+from iga_core.arrays import require_choice, require_count, short
 from iga_core.cost import added_share
 from iga_core.optimizers import Optimizer
+from iga_lab.hardware import BACKENDS
 from iga_lab.settings.cutting import Cutting, control_patch
 from iga_lab.signals import Form
 
 ALL_METHODS = ("plain", "fr", "bn", "scale", "iga", "iga+fr")
 DTYPES = ("float32", "float64")
+MOST_STEPS = 10**9
+"""Each leaves its loss and its seconds in memory."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Place:
 
     def __post_init__(self) -> None:
         require_choice("dtype", self.dtype, DTYPES)
+        require_choice("backend", self.backend, BACKENDS)
+        _require_text("device", self.device)
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,22 @@ class Settings:
     lpips_weights: str | None
 
     def __post_init__(self) -> None:
+        # Settings come out of files too, where anything may stand.
         for method in self.methods:
             require_choice("method", method, ALL_METHODS)
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                f"method: expected some of {', '.join(ALL_METHODS)}, each once, got "
+                f"{short(self.methods)}; name at least one"
+            )
+        if require_count("steps", self.steps, 1) > MOST_STEPS:
+            raise ValueError(f"steps: expected at most {MOST_STEPS:,}, got {self.steps}; lower it")
+        if self.columns is not None:
+            require_count("columns", self.columns, 1)
+        require_count("seed", self.seed, 0)
+        _require_text("signal", self.signal)
+        if self.lpips_weights is not None:
+            _require_text("lpips_weights", self.lpips_weights)
 
     def architecture(self, method: str) -> Network:
         """Return the network that a method trains."""
@@ -115,6 +134,11 @@ class Settings:
         """What IGA adds to a step by counted operations, as a share of a plain one."""
         cutting, shapes = self.cutting, self.network.shapes
         return added_share(self.adjustment, shapes, cutting.together, cutting.step_points)
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text, got {short(value)}; name one")
 
 
 def adjusted(method: str) -> bool:

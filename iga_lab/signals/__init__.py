@@ -5,6 +5,7 @@ from iga_lab.signals.loading import load
 from iga_lab.signals.signal import (
     AXES,
     HALF,
+    MOST_SIDE,
     Form,
     Kind,
     Progress,
@@ -15,6 +16,6 @@ from iga_lab.signals.signal import (
 )
 
 __all__ = [
-    "AXES", "HALF", "SUFFIXES", "Form", "Kind", "Progress", "Signal", "Size", "Values",
+    "AXES", "HALF", "MOST_SIDE", "SUFFIXES", "Form", "Kind", "Progress", "Signal", "Size", "Values",
     "coordinates", "exported", "load",
 ]  # fmt: skip

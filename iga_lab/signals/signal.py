@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_core.arrays import require_choice, require_count
+from iga_core.arrays import require_choice, require_count, short
 
 Kind = Literal["function", "sound", "image", "volume", "shape"]
 Values: TypeAlias = NDArray[np.float64]
@@ -17,6 +17,11 @@ or (width, height, depth) of a volume, in pixels."""
 Progress: TypeAlias = Callable[[int, int], object]
 
 AXES: dict[Kind, int] = {"function": 1, "sound": 1, "image": 2, "volume": 3, "shape": 3}
+CHANNELS: dict[Kind, tuple[int, ...]] = {
+    "function": (1,), "sound": (1,), "image": (1, 3), "volume": (1,), "shape": (1,),
+}  # fmt: skip
+MOST_SIDE = 2**31 - 1
+"""That a picture's file can have; no signal's is larger."""
 UNIT: dict[Kind, str] = {
     "function": "sample", "sound": "sample", "image": "pixel", "volume": "point", "shape": "point",
 }  # fmt: skip
@@ -63,10 +68,23 @@ class Form:
                 f"shape: expected {AXES[self.kind]} axes of a {self.kind}, got {len(self.shape)}; "
                 "name another kind"
             )
-        for count in (*self.shape, self.channels):
-            require_count("shape, channels", count, 1)
+        for side in self.shape:
+            if require_count("shape", side, 1) > MOST_SIDE:
+                raise ValueError(
+                    f"shape: expected at most {MOST_SIDE:,} {self.unit}s a side, got {side}; "
+                    "lower --size"
+                )
+        if require_count("channels", self.channels, 1) not in CHANNELS[self.kind]:
+            raise ValueError(
+                f"channels: expected {' or '.join(map(str, CHANNELS[self.kind]))} of a "
+                f"{self.kind}, got {self.channels}; name another kind"
+            )
         if self.kind == "sound":
             require_count("rate", self.rate, 1)
+        elif self.rate is not None:
+            raise ValueError(
+                f"rate: expected None for a {self.kind}, got {short(self.rate)}; leave it out"
+            )
 
     @property
     def unit(self) -> str:

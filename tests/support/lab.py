@@ -25,6 +25,8 @@ FILES = {
     "result.json",
     "spectrum.png",
 }
+UNFINISHED = {"checkpoint.safetensors", ".iga-run"}
+"""What the folder of a run holds from its start to its end; after a while the checkpoint before."""
 
 
 def iga(*arguments):
@@ -60,6 +62,12 @@ def step_hook(monkeypatch, method, step, action):
     monkeypatch.setattr(courses.Course, "step", hooked)
 
 
+def saved_often(monkeypatch):
+    """Have a checkpoint written after every step, however long it takes."""
+    monkeypatch.setattr(courses, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(courses, "CHECKPOINT_SHARE", np.inf)
+
+
 def same_models(one, other):
     for method in ("plain", "iga"):
         ours = load_file(one / f"model-{method}.safetensors")
@@ -72,7 +80,7 @@ def same_models(one, other):
 
 
 def tree(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
+    return {path: path.lstat().st_mtime_ns for path in Path(folder).rglob("*")}
 
 
 def refuse(*arguments):
@@ -90,7 +98,6 @@ def refuse(*arguments):
 
 
 def metadata_of(path):
-
     with safe_open(path, framework="numpy") as file:
         return file.metadata()
 

@@ -1,0 +1,202 @@
+"""Processes that are killed, that meet in one folder, or are handed what no memory holds."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iga_core import Network
+from iga_lab.runs import folders, models
+from iga_lab.signals import Form
+from tests.support.forging import file_of
+from tests.support.lab import FILES, TINY, names, result_of, same_models
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="there is no kill -9"),
+]
+
+COMMAND = [sys.executable, "-c", "from iga_lab.cli import main; main()"]
+SAVING = """
+from iga_lab.cli import main
+from iga_lab.runs import course as courses
+courses.CHECKPOINT_SECONDS, courses.CHECKPOINT_SHARE = 0.0, float("inf")
+main()
+"""
+"""A checkpoint after every step, so that a kill at any moment mostly meets one being written."""
+STEPS = 1500
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def started(command, *arguments):
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(happened, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def written(path):
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # between two renames
+        return None
+
+
+def test_five_kills_and_resumed_is_unbroken():
+    fit = ["fit", *TINY, "--steps", STEPS]
+    unbroken = started(COMMAND, *fit, "--output", "unbroken")
+    _, errors = unbroken.communicate(timeout=100)
+    assert unbroken.returncode == 0, errors
+    checkpoint = Path("run", folders.CHECKPOINT)
+    chance = random.Random(5)
+    arguments = [*fit, "--output", "run"]
+    for _ in range(5):
+        before = written(checkpoint)
+        process = started([sys.executable, "-c", SAVING], *arguments)
+        until(lambda before=before: written(checkpoint) not in (None, before))
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == -signal.SIGKILL, errors
+        assert "Traceback" not in errors
+        arguments = ["fit", "--resume", "run"]
+    resumed = started(COMMAND, *arguments)
+    _, errors = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, errors
+    assert names("run") == FILES
+    assert result_of(Path("run"))["methods"]["iga"]["steps"] == STEPS
+    same_models(Path("run"), Path("unbroken"))
+    for method in ("plain", "iga"):
+        file = f"model-{method}.safetensors"
+        assert Path("run", file).read_bytes() == Path("unbroken", file).read_bytes()
+
+
+def test_two_processes_in_one_folder():
+    fit = ["fit", *TINY, "--steps", 10**6, "--output", "run"]
+    first = started(COMMAND, *fit)
+    until(Path("run", folders.CHECKPOINT).exists)
+    before = Path("run", folders.CHECKPOINT).read_bytes()
+    for arguments, said in (
+        (fit, "holds another run"),
+        (["fit", "--resume", "run"], "in which another `iga fit` is at work"),
+    ):
+        second = started(COMMAND, *arguments)
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 2
+        (line,) = errors.splitlines()
+        assert "'run'" in line
+        assert said in line
+    assert Path("run", folders.CHECKPOINT).read_bytes() == before
+    first.kill()
+    first.communicate(timeout=10)
+    # The lock is gone with its process, and what was left there is no obstacle.
+    mark = Path("run", folders.MARK)
+    claimed = written(mark)
+    third = started(COMMAND, "fit", "--resume", "run")
+    until(lambda: written(mark) != claimed)
+    time.sleep(1)
+    third.send_signal(signal.SIGINT)
+    _, errors = third.communicate(timeout=60)
+    assert third.returncode == 130, errors
+    assert result_of(Path("run"))["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_processes_that_start_together(named):
+    fit = ["fit", *TINY, "--steps", 20, "--method", "plain"]
+    together = [started(COMMAND, *fit, *["--output", "run"] * named) for _ in range(3)]
+    ends = [(process.communicate(timeout=100), process.returncode) for process in together]
+    refused = [errors for (_, errors), code in ends if code == 2]
+    assert sum(code == 0 for _, code in ends) == (1 if named else 3)
+    assert all(len(errors.splitlines()) == 1 and "'run'" in errors for errors in refused)
+    made = [Path("run")] if named else list(folders.RUNS.iterdir())
+    assert len(made) == (1 if named else 3)
+    for folder in made:
+        assert names(folder) == FILES - {"model-iga.safetensors"}
+
+
+def _large(hole):
+    """A header of an honest network, whose arrays are a hole or nothing."""
+    network = Network("relu", width=40_000, depth=2).folded
+    entries, end = {}, 0
+    for k, shape in enumerate(network.shapes):
+        begin, end = end, end + 4 * int(np.prod(shape))
+        name = f"layers.{k // 2}.{'bias' if k % 2 else 'weight'}"
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    small = Network("relu", width=4, depth=2).folded
+    arrays = [np.zeros(shape, np.float32) for shape in small.shapes]
+    start = bytes(models.model_file(models.Model(small, arrays, Form("image", (8, 8), 3)), {})[0])
+    words = start[start.index(b'"__metadata__":') + 15 : start.index(b"},") + 1]
+    words = words.replace(rb"\"width\": 4", rb"\"width\": 40000")
+    content = file_of(b'{"__metadata__":%s,%s' % (words, json.dumps(entries).encode()[1:]))
+    with Path("model").open("wb") as file:
+        file.write(content)
+        if hole:
+            file.truncate(len(content) + end)
+
+
+def _touched(name):
+    Path(name).touch()
+    return name
+
+
+HOSTILE = {
+    "a hole of 6 GB": lambda: _large(True),
+    "cut after its header": lambda: _large(False),
+    "a hole of 30 GB": lambda: os.truncate(_touched("model"), 30 * 10**9),
+    "a million empty arrays": lambda: Path("model").write_bytes(
+        file_of({str(k): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for k in range(10**6)})
+    ),
+    "as many as are read": lambda: Path("model").write_bytes(
+        file_of({str(k): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for k in range(10**5)})
+    ),
+    "deep": lambda: Path("model").write_bytes(file_of(b"[" * 16_000_000)),
+    "wide": lambda: Path("model").write_bytes(file_of(b"[" + b"[]," * 5_000_000 + b"1]")),
+    "an endless device": lambda: Path("model").symlink_to("/dev/zero"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("command", ["render", "resume"])
+def test_what_no_memory_holds(make, command):
+    make()
+    arguments = ["render", "model"]
+    if command == "resume":
+        Path("run").mkdir()
+        Path("model").rename(Path("run", folders.CHECKPOINT))
+        arguments = ["fit", "--resume", "run"]
+    before = {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
+    started_at = time.monotonic()
+    process = started(COMMAND, *arguments)
+    errors = process.stderr.read()
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    process.stderr.close()
+    assert (process.returncode, output) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("Error: ")
+    assert used.ru_maxrss < 10**6  # kilobytes
+    assert time.monotonic() - started_at < 60  # 20 s where nothing else runs
+    assert {path: path.lstat().st_mtime_ns for path in Path().rglob("*")} == before
