@@ -284,6 +284,23 @@ def test_coordinates_that_are_differentiated_by_once_more():
         close(got, want, 1e-11)
 
 
+def test_derivatives_of_derivatives():
+    class Laplacian(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return iga_torch.derivatives(self.network, x, 2).laplacian
+
+    network, x = Between(torch.sin, 1), points(5, 2).requires_grad_()
+    found = iga_torch.derivatives(Laplacian(network), x, 2)
+    laplacian = by_autograd(network, x)[2].sum(dim=-1)
+    wanted = by_autograd(lambda _: laplacian, x)
+    for got, want in zip(found[:3], (*wanted[:2], wanted[2].sum(dim=-1)), strict=True):
+        close(got.detach(), want.detach(), 1e-11)
+
+
 def test_what_else_a_network_takes_is_constant():
     class Conditioned(Between):
         def forward(self, x, latent, *, scale):

@@ -33,7 +33,7 @@ QUERIES = frozenset(
     )
     + attributes(
         """shape dtype device ndim layout requires_grad is_leaf is_cuda is_cpu is_meta is_mps is_xpu
-        is_sparse itemsize nbytes names"""
+        is_sparse itemsize nbytes names grad_fn _version"""
     )
 )
 """They ask for no numbers of a tensor."""
