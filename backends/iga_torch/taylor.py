@@ -56,14 +56,15 @@ class Operation:
     func : callable
         Of PyTorch.
     leaves, spec
-        What the arguments hold, and how they make positional and keyword arguments.
+        What the arguments hold, and how they make positional and keyword arguments; without a
+        `spec` they are the positional ones.
     jets : dict of int to Jet
         By their places among the leaves.
     """
 
     func: Function
     leaves: list[Any]
-    spec: TreeSpec
+    spec: TreeSpec | None
     jets: dict[int, Jet]
 
     def __call__(self, replaced: Mapping[int, Tensor] | None = None) -> Any:
@@ -71,6 +72,8 @@ class Operation:
         leaves = list(self.leaves)
         for place, leaf in (replaced or {}).items():
             leaves[place] = leaf
+        if self.spec is None:
+            return self.func(*leaves)
         args, kwargs = tree_unflatten(leaves, self.spec)
         return self.func(*args, **kwargs)
 
@@ -179,7 +182,9 @@ class Taylor(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        leaves, spec = tree_flatten((args, kwargs))
+        nested = kwargs or any(isinstance(value, list | tuple | dict) for value in args)
+        # Most are not, and to take a tree apart takes as long as a small product.
+        leaves, spec = tree_flatten((args, kwargs)) if nested else (list(args), None)
         if self._watching:
             self._require_seen(leaves)
         jets = {place: jet for place, leaf in enumerate(leaves) if (jet := self.of(leaf))}
