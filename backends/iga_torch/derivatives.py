@@ -87,15 +87,16 @@ def derivatives(
 
     Notes
     -----
-    Derivatives are carried forward through every operation, beside the value (Taylor mode). With
-    C channels, value and gradient cost ``1 + d`` evaluations, and the Laplacian one more, where
-    two backward passes take ``1 + C`` and about ``2 (1 + C d)``. So a gradient of few channels is
-    left to autograd where nothing but the result is asked for.
+    Derivatives are carried forward through every operation, beside the value (Taylor mode). Where
+    one evaluation of a network of C channels costs 1, value and gradient cost ``1 + d`` so, and
+    with the Laplacian ``2 + d``; backward passes cost ``1 + C``, and ``1 + C (1 + 2 d)``. So the
+    gradient of fewer channels than axes is left to autograd, but where its operations are looked
+    at, as for a kernel.
 
-    What the network detaches is constant, as it is to autograd; the ``finer`` kind of
-    `from_network` does that. Outside training mode an `IGA` is the network alone. Autocast is
-    switched off. At the first call of each form the network is evaluated once more, to see whether
-    points are separate.
+    What the network detaches is constant, as it is to autograd; the "finer" kind of `from_network`
+    does that. Autocast is switched off. At the first call of each form the network is evaluated
+    once more, to see that points are separate. Third derivatives of `torch.nn.LayerNorm`, which
+    the gradient of a Laplacian takes, are right here, and were not in autograd of PyTorch 2.13.
 
     Examples
     --------

@@ -182,8 +182,8 @@ class Taylor(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        # Few calls are nested, and to take a tree apart takes as long as a small product.
         nested = kwargs or any(isinstance(value, list | tuple | dict) for value in args)
-        # Most are not, and to take a tree apart takes as long as a small product.
         leaves, spec = tree_flatten((args, kwargs)) if nested else (list(args), None)
         if self._watching:
             self._require_seen(leaves)
