@@ -122,6 +122,7 @@ def test_runs_are_kept_and_only_those_missing_are_done(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of PyTorch's own forward mode
 def test_the_page_of_derivatives(tmp_path):
     derivatives.main(["--smoke", "--output", str(tmp_path)])
     page = (tmp_path / "derivatives.md").read_text()
