@@ -42,6 +42,13 @@ class Derivatives(NamedTuple):
         Sums of the second derivatives along all axes; None with order 1.
     diagonal : Tensor, shape (..., C, d), optional
         The second derivatives along each axis; None where they were not asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> found = derivatives(torch.nn.Linear(3, 2), torch.rand(5, 3), 1)
+    >>> found.gradient.shape, found.laplacian
+    (torch.Size([5, 2, 3]), None)
     """
 
     value: Tensor
