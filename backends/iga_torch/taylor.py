@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from iga_torch.functions import CONSTANTS, QUERIES, READINGS, Function, is_in_place
+from iga_torch.elementary import CONSTANTS, QUERIES, READINGS, Function, is_in_place
 
 Bend = Callable[[], Any] | None
 """Makes a second derivative; None is zero."""

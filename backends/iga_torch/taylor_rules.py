@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.func import vjp
 
-from iga_torch.functions import LIKE_ANOTHER, Function, attributes, named
+from iga_torch.elementary import LIKE_ANOTHER, Function, attributes, named
 from iga_torch.taylor import Bend, Jet, Operation, Taylor, constant, is_inexact, products
 
 
