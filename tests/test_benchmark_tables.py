@@ -12,7 +12,7 @@ from iga_core import Adjustment, Damp, Equalise, Scale
 
 pytest.importorskip("torch")
 
-from benchmarks import batches
+from benchmarks import batches, derivatives
 
 
 class Known:
@@ -119,3 +119,17 @@ def test_runs_are_kept_and_only_those_missing_are_done(tmp_path, capsys):
     assert [run["k"] for run in again([(2,), (3,), (2,)])] == [2, 3, 2]
     assert capsys.readouterr().out.count("dB") == 1
     assert [json.loads(line)["k"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of PyTorch's own forward mode
+def test_the_page_of_derivatives(tmp_path):
+    derivatives.main(["--smoke", "--output", str(tmp_path)])
+    page = (tmp_path / "derivatives.md").read_text()
+    kept = json.loads((tmp_path / "derivatives.json").read_text())
+    assert [row["back"] for row in kept["rows"]] == [False, True, False, True]
+    assert all(row["difference"] < 1e-12 for row in kept["rows"])  # in float64
+    assert all(
+        row["explicit"]["ours"] == 0 < row["explicit"]["autograd"] for row in kept["kernels"]
+    )
+    assert page.count("| tanh | 8 x 2 | 2 -> 1 |") == 6
