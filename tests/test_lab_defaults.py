@@ -152,8 +152,8 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
 
 
 NAMES = {
-    "signal", "kind", "rate", "shape", "channels", "network", "frequencies", "method", "steps",
-    "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
+    "signal", "kind", "rate", "shape", "channels", "layout", "low", "high", "network",
+    "frequencies", "method", "steps", "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
     "level", "sampling", "samples", "reach", "outputs", "refresh", "average", "optimizer",
     "learning_rate", "schedule", "average_weights", "columns", "seed", "dtype", "backend", "device",
     "lpips_weights",

@@ -34,11 +34,11 @@ from iga_lab.runs.folders import (
 from iga_lab.runs.models import Model, model_file
 from iga_lab.runs.storage import DamagedError, OtherRunError, UnusableError
 from iga_lab.settings import Settings
-from iga_lab.signals import SUFFIXES, exported
+from iga_lab.signals import exported, suffixes
 from iga_lab.signals.solids import surface
 
-EXPORTED = ("sound", "volume", "shape")
-"""Kinds whose fits are written as files too, and the truth beside them."""
+EXPORTED = ("sound", "volume", "video", "shape")
+"""Kinds whose fits are written as files too, and the truth beside them; so are all arrays'."""
 
 
 class Run:
@@ -170,14 +170,14 @@ class Run:
         settings, form = self.settings, self.settings.form
         for course in self.courses:
             yield f"model-{course.name}.safetensors", partial(self._model, course)
-        if form.kind in EXPORTED:
+        if form.kind in EXPORTED or form.layout:
             fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
             for name, values in {"truth": self._values, **fits}.items():
                 # A network that is nowhere inside has no surface to write.
                 if form.kind != "shape" or len(surface(values[..., 0]).faces):
                     yield (
-                        name + SUFFIXES[form.kind],
-                        partial(_one, exported, form.kind, values, form.rate),
+                        name + suffixes(form)[0],
+                        partial(_one, exported, form.kind, values, form.rate, form.layout),
                     )
         yield "curves.csv", partial(_one, results.curves_csv, outcomes)
         yield RESULT, partial(_one, as_json, result)
