@@ -50,9 +50,14 @@ OPTIONS = [
     signal_and_result(
         "--size", type=read_size, metavar=SIZE,
         show_default="image 128, shape 64, function 1024, sound at most 16384, volume as it is",
-        help="Side S of the centre square after resizing, or WxH, WxHxD of a whole picture or "
-        "volume; samples from the middle of a sound, of a function; points along each axis of a "
-        "shape."),
+        help="Side S of the centre square after resizing, or WxH, WxHxD of a whole picture, "
+        "video's frames or volume; samples from the middle of a sound, of a function; points along "
+        "each axis of a shape."),
+    signal_and_result(
+        "--axes", metavar="LETTERS", show_default="known from the shape where it can be",
+        help="What the axes of an array hold, a letter each: H, W (or Y, X) a picture, with D (or "
+        "Z) a volume, with T a video; C the channels; such as HWC, CHW, DHW, TYXC. THWC takes all "
+        "frames of an animated picture."),
     signal_and_result(
         "--output", type=FOLDER, metavar="FOLDER", show_default="iga-runs/SIGNAL-NETWORK-TIME",
         help="New folder for all files."),
@@ -169,14 +174,15 @@ def fit(
     /,
     signal: str,
     size: Size | None,
+    axes: str | None,
     output: Path | None,
     resume: Path | None,
     **given: Any,
 ) -> int:
     """Fit a network to SIGNAL with and without adjustment, and compare.
 
-    SIGNAL is a file: an image, an array (.npy) of a picture or a volume, a sound (.wav), or a
-    watertight mesh (.obj, .ply, .stl); or a name: of a photograph that scikit-image ships,
+    SIGNAL is a file: an image, an array (.npy) of a picture, a volume or a video, a sound (.wav),
+    or a watertight mesh (.obj, .ply, .stl); or a name: of a photograph that scikit-image ships,
     astronaut (the default), coffee, chelsea, camera, rocket, ..., or sines, also as sines:5,20,80
     (cycles). Ctrl-C ends a run with the results so far, and --resume continues it.
     """
@@ -185,7 +191,7 @@ def fit(
     from iga_lab.runs import run as runs
 
     if resume is None:
-        run = _begun(signal, size, output, given)
+        run = _begun(signal, size, axes, output, given)
     else:
         _refuse_other_settings(context)
         if runs.finished(resume):
@@ -195,13 +201,19 @@ def fit(
     return _reported(run, _trained(run))
 
 
-def _begun(signal: str, size: Size | None, output: Path | None, given: Mapping[str, Any]) -> "Run":
+def _begun(
+    signal: str,
+    size: Size | None,
+    axes: str | None,
+    output: Path | None,
+    given: Mapping[str, Any],
+) -> "Run":
     """Read the signal, choose what was left open, and prepare the run; nothing is written yet."""
     from iga_lab.cli.progress import Filling
     from iga_lab.runs.run import begin
 
     with Filling() as bar:
-        loaded = load(signal, size, bar.watch)
+        loaded = load(signal, size, bar.watch, axes)
     settings = choose(given, loaded)
     run = begin(settings, loaded.values, output)
     for note in (*loaded.notes, *words.advice(given, settings)):

@@ -52,7 +52,9 @@ def model_file(model: Model, about: Mapping[str, str]) -> bytes:
     metadata = {
         "kind": "model",
         "network": json.dumps(dataclasses.asdict(model.network)),
-        "signal": json.dumps({"kind": form.kind, "shape": form.shape, "rate": form.rate}),
+        "signal": json.dumps(
+            {name: value for name, value in vars(form).items() if name != "channels"}
+        ),
     }
     return packed(arrays, {**about, **metadata})
 
@@ -71,7 +73,8 @@ def load_model(path: Path) -> Model:
         if network != network.folded:
             raise ValueError("the network is not folded")
         signal = json.loads(metadata["signal"])
-        form = Form(signal["kind"], tuple(signal["shape"]), network.outputs, signal["rate"])
+        said = signal | {"shape": tuple(signal["shape"]), "rate": signal["rate"]}
+        form = Form(**said, channels=network.outputs)
         if network.inputs != len(form.shape):
             raise ValueError("the signal is not one of the network's")
         if network.depth > len(arrays):

@@ -12,13 +12,15 @@ from iga_lab.errors import InputError
 from iga_lab.files import write_whole
 from iga_lab.memory import require_memory
 from iga_lab.runs.models import Model, load_model
-from iga_lab.signals import SUFFIXES, Kind, Size, coordinates, exported
+from iga_lab.signals import Form, Kind, Size, coordinates, exported, suffixes
+from iga_lab.signals.sounds import require_rate
 
 BLOCK_POINTS = 2**16
 LARGEST_SIDE = 2**31 - 1
 """That a PNG file can have."""
 BYTES_A_POINT: dict[Kind, int] = {
-    "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
+    "function": 16, "sound": 20, "image": 16, "volume": 16, "video": 16,
+    "shape": 200,
 }  # fmt: skip
 """Of evaluating and writing one, at most, for each channel."""
 
@@ -28,7 +30,8 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
 
     A picture is written as PNG, 8 bits a channel, clipped to [0, 1]; a sound as WAV of 16 bits, its
     loudest sample in training at full scale; a shape as the mesh where it crosses 1/2, as PLY; a
-    function or a volume as an array, NPY of float32.
+    function, a volume, a video or what came as an array as an array, NPY of float32, its axes as
+    they came.
 
     Parameters
     ----------
@@ -38,7 +41,7 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
         ``(side, None)``, the same along each axis, or one number an axis: ``(width, height)``,
         ``(width, height, depth)``; by default as it was trained.
     output : Path, optional
-        A new file, its name ending as `SUFFIXES` says; by default beside the model.
+        A new file, its name ending as `suffixes` says; by default beside the model.
 
     Returns
     -------
@@ -53,10 +56,12 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
     model = load_model(path)
     shape = _shape(model, size)
     words = "x".join(map(str, reversed(shape)))
-    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.form.kind]}")
+    output = output or path.with_name(f"{path.stem}-{words}{suffixes(model.form)[0]}")
     _require_size(model, shape, words)
-    _require_new(output, model.form.kind)
-    write_whole(output, exported(model.form.kind, evaluate(model, shape), _rate(model, shape)))
+    _require_new(output, model.form)
+    rate = _rate(model, shape)
+    layout = model.form.layout if output.suffix.lower() == ".npy" else ""
+    write_whole(output, exported(model.form.kind, evaluate(model, shape), rate, layout))
     return output
 
 
@@ -78,7 +83,9 @@ def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
     """Return the samples a second with which a sound takes as long as in training."""
     if model.form.rate is None:
         return None
-    return max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
+    rate = max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
+    require_rate("size", rate, model.form.channels, "lower --size")
+    return rate
 
 
 def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
@@ -105,10 +112,11 @@ def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
     require_memory("size", needed, f"{words} {unit}s", "lower --size")
 
 
-def _require_new(output: Path, kind: Kind) -> None:
-    if output.suffix.lower() != SUFFIXES[kind]:
+def _require_new(output: Path, form: Form) -> None:
+    endings = suffixes(form)
+    if output.suffix.lower() not in endings:
         raise InputError(
-            f"output: expected a name that ends in {SUFFIXES[kind]} for a {kind}, got "
+            f"output: expected a name that ends in {' or '.join(endings)} for a {form.kind}, got "
             f"{str(output)!r}; rename it"
         )
     if output.exists():

@@ -20,13 +20,13 @@ from iga_lab.runs.course import Course, prepare
 from iga_lab.runs.folders import CHECKPOINT, RESULT, finished, make_folder, new_folder
 from iga_lab.runs.models import Model, model_file
 from iga_lab.settings import Settings, require_usable
-from iga_lab.signals import SUFFIXES, exported
+from iga_lab.signals import exported, suffixes
 from iga_lab.signals.solids import surface
 
 __all__ = ["Run", "begin", "finished", "resume"]
 
-EXPORTED = ("sound", "volume", "shape")
-"""Kinds whose fits are written as files too, and the truth beside them."""
+EXPORTED = ("sound", "volume", "video", "shape")
+"""Kinds whose fits are written as files too, and the truth beside them; so are all arrays'."""
 
 
 class Run:
@@ -101,12 +101,13 @@ class Run:
             model = Model(network, course.folded(), form)
             about = {"method": course.name, "signal": settings.signal}
             yield f"model-{course.name}.safetensors", model_file(model, about)
-        if form.kind in EXPORTED:
+        if form.kind in EXPORTED or form.layout:
             fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
             for name, values in {"truth": self._values, **fits}.items():
                 # A network that is nowhere inside has no surface to write.
                 if form.kind != "shape" or len(surface(values[..., 0]).faces):
-                    yield name + SUFFIXES[form.kind], exported(form.kind, values, form.rate)
+                    content = exported(form.kind, values, form.rate, form.layout)
+                    yield name + suffixes(form)[0], content
         yield "curves.csv", results.curves_csv(outcomes)
         yield RESULT, as_json(result)
         yield "curves.png", curves(settings, outcomes)

@@ -12,7 +12,12 @@ from iga_lab.signals.signal import Progress, Signal, Size
 Reader: TypeAlias = Callable[[Path, Size | None, Progress | None], Signal]
 
 
-def load(source: str, size: Size | None = None, progress: Progress | None = None) -> Signal:
+def load(
+    source: str,
+    size: Size | None = None,
+    progress: Progress | None = None,
+    axes: str | None = None,
+) -> Signal:
     """Read or make a signal, and bring it to a size.
 
     Parameters
@@ -24,10 +29,13 @@ def load(source: str, size: Size | None = None, progress: Progress | None = None
     size : tuple, optional
         ``(side, None)``: the centre square or cube of a picture or volume, resampled; the samples
         from a sound's middle, or of a function; the points along each axis of a shape's grid.
-        ``(width, height)``, ``(width, height, depth)``: a whole picture or volume, resampled. By
-        default `SIZES`.
+        ``(width, height)``, ``(width, height, depth)``: a whole picture, the frames of a video, a
+        whole volume, resampled. By default `SIZES`.
     progress : callable, optional
         Told of the faces of a mesh done and of all.
+    axes : str, optional
+        What the axes of an array hold, a letter each, see `layouts.kind_of`; ``"THWC"`` takes an
+        animated picture as a video. By default known from the shape, where it can be.
 
     Returns
     -------
@@ -40,11 +48,25 @@ def load(source: str, size: Size | None = None, progress: Progress | None = None
     """
     name, _, rest = source.partition(":")
     if name == "sines":
+        _require_no_axes(axes, source)
         return functions.sines(rest, size)
     path = _locate(source)
-    readers: dict[str, Reader] = {".npy": arrays.volume_or_image, ".wav": sounds.sound}
+    readers: dict[str, Reader] = {".wav": sounds.sound}
     readers |= dict.fromkeys(meshes.MESHES, meshes.shape)
-    return readers.get(path.suffix.lower(), images.picture)(path, size, progress)
+    suffix = path.suffix.lower()
+    if suffix in readers:
+        _require_no_axes(axes, path.name)
+        return readers[suffix](path, size, progress)
+    reader = arrays.array if suffix == ".npy" else images.picture
+    return reader(path, size, axes)
+
+
+def _require_no_axes(axes: str | None, name: str) -> None:
+    if axes is not None:
+        raise InputError(
+            f"axes: expected an array (.npy), or an animated picture, got {axes!r} for {name!r}; "
+            "leave it out"
+        )
 
 
 def _locate(source: str) -> Path:
