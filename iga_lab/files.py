@@ -18,13 +18,15 @@ def write_whole(path: Path, content: bytes) -> None:
     InputError
         If it cannot be written.
     """
+    # In the same folder, for only within a file system is a rename at once; with the number of the
+    # process, so that two of them do not write into each other's file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # before the rename: a crash may not leave an empty file
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

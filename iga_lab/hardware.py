@@ -1,6 +1,7 @@
 """The machine: its array libraries and their devices. A framework is imported when asked for."""
 
 import functools
+import gc
 import importlib.util
 import os
 import platform
@@ -188,13 +189,20 @@ def _cupy_devices() -> list[str]:
 
 
 def _torch() -> Any:
+    collects = gc.isenabled()
     try:
+        # An import makes many objects, which all stay. To look for garbage among them again and
+        # again took a seventh of its processor time, and `iga backends` does little else.
+        gc.disable()
         import torch
     except (ImportError, OSError):
         raise InputError(
             f"torch: expected to be installed, got nothing that loads; run {INSTALL['torch']}, "
             "or choose --backend numpy"
         ) from None
+    finally:
+        if collects:
+            gc.enable()
     return torch
 
 

@@ -228,6 +228,10 @@ def test_render_settings(run, arguments, said):
     assert said in refuse("render", run / "model.safetensors", *arguments)
 
 
+def test_what_is_missing_is_named():
+    assert refuse("render") == "Error: Missing argument 'MODEL'; see main render --help"
+
+
 def test_damaged_checkpoint(run):
     path = run / "checkpoint.safetensors"
     content, arrays, metadata = path.read_bytes(), load_file(path), metadata_of(path)
@@ -243,6 +247,11 @@ def test_damaged_checkpoint(run):
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": "four"})},
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"width": 5})},
         {"settings": json.dumps(json.loads(metadata["settings"]) | {"shape": [9, 9]})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"method": ["plain", "lion"]})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"grouping": "rows"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"dtype": "float16"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"filter": "lion"})},
+        {"settings": json.dumps(json.loads(metadata["settings"]) | {"kind": "lion"})},
     ):
         save_file(arrays, path, metadata | broken)
         refuse("fit", "--resume", run)

@@ -99,6 +99,7 @@ class OneLineErrors(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any
     ) -> NoReturn:
         """Run the command line; what a command returns is the exit code."""
+        # In which click would print the usage before every error, and end with codes of its own.
         others["standalone_mode"] = False
         try:
             sys.exit(super().main(args, prog_name, **others) or 0)

@@ -61,6 +61,7 @@ def lpips(prediction: NDArray[np.float64], truth: NDArray[np.float64], weights: 
 def _features(torch: Any, state: dict[str, Any], picture: NDArray[np.float64]) -> list[Any]:
     """Return the feature maps of every stage, each position's of length 1."""
     functional = torch.nn.functional
+    # A grey picture is one whose colours are equal; the copy is one that can be written to.
     colours = torch.asarray(np.broadcast_to(picture, (*picture.shape[:2], 3)).copy())
     maps = 2 * colours.permute(2, 0, 1)[None] - 1
     maps = (maps - state["scaling_layer.shift"]) / state["scaling_layer.scale"]

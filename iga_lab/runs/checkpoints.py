@@ -68,6 +68,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         settings = composed(json.loads(metadata["settings"]))
         messages = json.loads(metadata["messages"])
         signal = arrays.pop("values")
+        # The trainers would refuse most others, but in words about arrays.
         if signal.shape != (*settings.form.shape, settings.form.channels):
             raise ValueError("the signal is not of the run's size")
         states: dict[str, Arrays] = {method: {} for method in settings.methods}

@@ -31,6 +31,7 @@ def new_folder(output: Path | None, name: str) -> Path:
     folder = output
     if folder is None:
         stamp = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        # Two runs may begin in one second.
         free = (RUNS / (stamp + tail) for tail in ["", *(f"-{k}" for k in range(2, 100))])
         folder = next(path for path in free if not path.exists())
     try:
@@ -41,6 +42,7 @@ def new_folder(output: Path | None, name: str) -> Path:
                 f"output: expected a new or an empty folder, got {str(folder)!r}, which holds "
                 f"{holds}; {hint}choose another"
             )
+        # What is to be made has no permissions yet; those of the nearest folder above it count.
         existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     except OSError as error:
         raise InputError(

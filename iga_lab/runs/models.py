@@ -77,6 +77,7 @@ def load_model(path: Path) -> Model:
         form = Form(**said, channels=network.outputs)
         if network.inputs != len(form.shape):
             raise ValueError("the signal is not one of the network's")
+        # Before the names are listed: a header may claim any depth.
         if network.depth > len(arrays):
             raise ValueError("layers are missing")
         names = [

@@ -71,6 +71,7 @@ def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
     network = MLP(model.network, np, dtype=dtype)
     network.parameters = list(model.parameters)
     values = np.empty((*shape, model.network.outputs), dtype=dtype)
+    # The layers' values of all points at once would take a hundred times the result's memory.
     step = max(1, BLOCK_POINTS // math.prod(shape[1:]))
     for first in range(0, shape[0], step):
         rows = slice(first, min(first + step, shape[0]))

@@ -17,7 +17,7 @@ from iga_lab.metrics import Outcome
 from iga_lab.runs import results
 from iga_lab.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from iga_lab.runs.course import Course, prepare
-from iga_lab.runs.folders import CHECKPOINT, RESULT, finished, make_folder, new_folder
+from iga_lab.runs.folders import CHECKPOINT, RESULT, make_folder, new_folder
 from iga_lab.runs.models import Model, model_file
 from iga_lab.settings import Settings, require_usable
 from iga_lab.signals import exported, suffixes

@@ -21,6 +21,7 @@ def packed(arrays: Arrays, metadata: Mapping[str, str]) -> bytes:
     """Return arrays and words as the content of a ``.safetensors`` file of this program."""
     from safetensors.numpy import save
 
+    # What is not in C order would be written in its own order and read in another.
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     number = version("iga-core") or "unknown"
     about = {"program": PROGRAM, "version": number, "format": FORMAT, **metadata}

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from iga_core import Grouping
+from iga_core.arrays import require_choice
 
+GROUPINGS = ("patches", "blocks")
 LEAST_POINTS = 4
 """Of a group by default: the mean of fewer is hardly another thing than a point."""
 MOST_REST = 0.02
@@ -42,6 +44,9 @@ class Cutting:
     patch: int
     shape: tuple[int, ...]
     batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("grouping", self.grouping, GROUPINGS)
 
     @property
     def groups(self) -> int:

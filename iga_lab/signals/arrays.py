@@ -93,6 +93,7 @@ def open_array(path: Path) -> NDArray[Any]:
     InputError
         If it is damaged, of another type or number of axes, or empty.
     """
+    # The header by itself first, for a map of a file that is too short fails without saying why.
     try:
         with path.open("rb") as file:
             version = npy.read_magic(file)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels: TypeAlias = NDArray[np.float64]
+# Pillow opens more: some with the help of other programs, none that photographs come in.
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF")
 VIDEO = "THWC"
 JPEGS = ("JPEG", "MPO")

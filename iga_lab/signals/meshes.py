@@ -87,6 +87,7 @@ def load_mesh(path: str | Path) -> "Trimesh":
         raise InputError(
             f"signal: expected finite vertices, got NaN or infinity in {path.name!r}; repair it"
         )
+    # Files carry vertices that no face has, and they have no part in the size.
     used = vertices[faces.reshape(-1)]
     lowest, highest = used.min(axis=0), used.max(axis=0)
     half = (highest - lowest).max() / 2
@@ -152,6 +153,7 @@ def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> "Trimesh
 
     mesh = Trimesh(vertices, faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    # They have no area, but they would count as faces at their edges.
     a, b, c = mesh.faces.T
     mesh.update_faces((a != b) & (b != c) & (c != a))
     return mesh

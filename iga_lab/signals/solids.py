@@ -94,12 +94,14 @@ def surface(values: NDArray[Any], level: float = 0.5) -> "Trimesh":
     from skimage.measure import marching_cubes
     from trimesh import Trimesh
 
+    # A layer of outside all around: a solid that touches the border has a surface there too.
     padded = np.pad(values.astype(np.float32), 1, constant_values=min(0.0, 2 * level - 1))
     if not padded.min() < level < padded.max():
         return Trimesh()
     vertices, faces, _, _ = marching_cubes(padded, level)  # type: ignore[no-untyped-call]
     last = np.maximum(np.array(values.shape) - 1, 1)
     coordinates = 2 * (vertices - 1) / last - 1
+    # From the array's axes, z first, to x, y, z.
     return Trimesh(coordinates[:, ::-1], faces, process=True)
 
 
