@@ -23,8 +23,6 @@ from iga_lab.settings import Settings, require_usable
 from iga_lab.signals import exported, suffixes
 from iga_lab.signals.solids import surface
 
-__all__ = ["Run", "begin", "finished", "resume"]
-
 EXPORTED = ("sound", "volume", "video", "shape")
 """Kinds whose fits are written as files too, and the truth beside them; so are all arrays'."""
 
