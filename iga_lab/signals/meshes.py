@@ -142,8 +142,8 @@ def _read(path: Path) -> "Trimesh":
         ) from None
     if not isinstance(loaded, Trimesh) or len(loaded.faces) == 0:
         raise InputError(
-            f"signal: expected a mesh with faces, got {path.name!r}, which has none; "
-            "make a surface of its points first"
+            f"signal: expected a mesh with faces, got {path.name!r}, which has none, or is cut "
+            "before them; get it anew, or make a surface of its points first"
         )
     return loaded
 
