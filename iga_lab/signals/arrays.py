@@ -22,6 +22,8 @@ from iga_lab.signals.sizes import (
     wanted,
 )
 
+NAMES = {"T": "t", "D": "z", "H": "y", "W": "x", "C": "channel"}
+
 
 def array(path: Path, size: Size | None, axes: str | None) -> Signal:
     """Read a picture, a volume or a video, whose axes are named or known from their number."""
@@ -52,7 +54,8 @@ def array(path: Path, size: Size | None, axes: str | None) -> Signal:
     values = resampled(read, stored, kept, smooth=kind == "volume").transpose(lying)
     values = np.ascontiguousarray(found.scaled(values).reshape(full_target))
     notes = [
-        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout}{doubt}",
+        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout}, "
+        f"({', '.join(NAMES[letter] for letter in canonical(layout))}){doubt}",
         found.note,
         *enlargement(lengths(box), target),
         *narrowness(values),

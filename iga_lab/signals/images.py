@@ -178,6 +178,9 @@ def _opened(path: Path) -> Iterator["Image"]:
 
 def _still(path: Path, image: "Image", size: Size | None) -> tuple[Pixels, list[str], Range]:
     """Return the pixels that a size means, upright, in [0, 1], with notes and their range."""
+    if image.format not in JPEGS:
+        # Before the orientation is asked for, which a PNG may tell after its pixels only.
+        _require_memory(path, image, 0, 0)
     notes, upright = _about(image), _upright(image)
     whole = upright.sides((image.height, image.width))
     box, shape = wanted("image", size, whole)
@@ -316,7 +319,9 @@ def _on_white(layered: str) -> Convert:
     def convert(part: "Image") -> NDArray[Any]:
         values = np.asarray(part.convert(layered)) / 255
         colour, opacity = values[..., :-1], values[..., -1:]
-        return colour * opacity + (1 - opacity)
+        colour *= opacity
+        colour += 1 - opacity
+        return colour
 
     return convert
 

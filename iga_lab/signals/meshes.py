@@ -96,6 +96,7 @@ def load_mesh(path: str | Path) -> "Trimesh":
             f"signal: expected a mesh with an extent, got {path.name!r}, whose vertices are all at "
             "one place or too far apart; repair it"
         )
+    # Halved before they are added, as coordinates may be so large that their sum overflows.
     merged = _merged(FIT * (vertices - (lowest / 2 + highest / 2)) / half, faces)
     mesh, notes = _closed(path, merged)
     many = [f"{count:,} faces take about {readable(memory)}"] if count >= MANY_FACES else []
@@ -141,8 +142,8 @@ def _read(path: Path) -> "Trimesh":
         ) from None
     if not isinstance(loaded, Trimesh) or len(loaded.faces) == 0:
         raise InputError(
-            f"signal: expected a mesh with faces, got {path.name!r}, which has none; "
-            "make a surface of its points first"
+            f"signal: expected a mesh with faces, got {path.name!r}, which has none, or is cut "
+            "before them; get it anew, or make a surface of its points first"
         )
     return loaded
 

@@ -64,8 +64,8 @@ def occupancy(mesh: "Trimesh", side: int, progress: Progress | None = None) -> N
     winding = np.zeros((side, side, side), dtype=np.int32)
     x, y, z = np.asarray(mesh.vertices).T
     for done, (rows, columns, depths, _, senses) in crossings([x, y, z], mesh.faces, side):
-        # A crossing counts for all points behind it, so it is noted at the first of them, and the
-        # sums below carry it on. Unbuffered, for two may fall between the same two points.
+        # A crossing changes the number of all points behind it, so it is noted at the first of
+        # them. Unbuffered, for two crossings may fall between the same two points.
         first = np.maximum(np.ceil(depths).astype(np.int64), 0)
         within = first < side
         places = (columns[within], rows[within], first[within])

@@ -30,6 +30,7 @@ def sound(path: Path, size: Size | None, _: Progress | None) -> Signal:
             f"size: expected at most the {length:,} samples of {path.name!r}, got {count:,}; "
             "lower --size"
         )
+    # Sounds begin and end in silence, so their middle says more.
     first = (length - count) // 2
     values, encoding = _in_floats(path, samples[first : first + count])
     loudest = float(np.abs(values).max())
@@ -141,4 +142,5 @@ def _in_floats(path: Path, samples: NDArray[Any]) -> tuple[NDArray[np.float64], 
         return values, f"{8 * samples.itemsize}-bit floating point"
     if samples.dtype == np.uint8:  # the zero of these is 128
         return (values - 128) / 128, "PCM"
+    # The largest number and its negative: full scale is symmetric, the integers are not.
     return values / -float(np.iinfo(samples.dtype).min), "PCM"
