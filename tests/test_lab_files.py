@@ -1,5 +1,6 @@
 """Models and checkpoints that others made, cut, edited or mixed up; and folders of two owners."""
 
+import io
 import json
 import os
 import shutil
@@ -835,6 +836,29 @@ def test_a_full_disk_at_the_end_loses_what_does_not_fit_and_nothing_else(unbroke
 def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left" in refuse("fit", "--size", 8, "--patch", 2, "--output", "run")
+
+
+def denied(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("name", ["replace", "unlink"])
+def test_a_checkpoint_that_may_not_be_moved(run, monkeypatch, name):
+    damage(run / folders.CHECKPOINT)
+    with monkeypatch.context() as hook:
+        hook.setattr(Path, name, denied)
+        outcome = iga("fit", "--resume", "run")
+    assert outcome.exit_code == 2, outcome.output
+    assert "Operation not permitted in 'run'" in outcome.stderr.splitlines()[-1]
+
+
+def test_a_mark_that_cannot_be_written():
+    class Full(io.BytesIO):
+        truncate = write = denied
+
+    claim = folders.Claim(Path("run"), files.Held(Full(), certain=True))
+    with pytest.raises(InputError, match="Operation not permitted"):
+        claim.mark("12ab")
 
 
 def test_a_folder_that_is_removed_is_made_again(monkeypatch):
