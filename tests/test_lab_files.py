@@ -222,7 +222,13 @@ HEADERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(content, id=name, marks=[pytest.mark.slow] * (len(content) > 10**6))
+        for name, content in HEADERS.items()
+    ],
+)
 def test_headers_out_of_bounds(content):
     Path("model").write_bytes(content)
     assert "damaged" in refuse("render", "model")
@@ -382,6 +388,7 @@ def test_weights_that_overflow(model, dtype):
     assert "finite values" in refuse("render", model)
 
 
+@pytest.mark.slow
 def test_a_sound_that_would_be_too_fast():
     options, _ = signal_of("sound")
     options += ["--method", "plain", "--width", 4, "--steps", 1, "--output", "run"]
@@ -850,6 +857,13 @@ def test_a_checkpoint_that_may_not_be_moved(run, monkeypatch, name):
         outcome = iga("fit", "--resume", "run")
     assert outcome.exit_code == 2, outcome.output
     assert "Operation not permitted in 'run'" in outcome.stderr.splitlines()[-1]
+
+
+def test_a_folder_in_which_no_file_can_be_opened(run):
+    (run / folders.MARK).unlink()
+    (run / folders.MARK).mkdir()
+    line = refuse("fit", "--resume", "run")
+    assert "resume: expected a folder that can be written, got 'run' (Is a directory)" in line
 
 
 def test_a_mark_that_cannot_be_written():
