@@ -77,6 +77,9 @@ def _features(torch: Any, state: dict[str, Any], picture: NDArray[np.float64]) -
 
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     """Return the arrays of a weights file by name, in float64."""
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for, and a device can have no end.
+        raise _unusable(path, "no regular file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the file's format, which is checked below
