@@ -1,11 +1,12 @@
 """From what a person names to a signal: which file's kind reads it, or which function makes it."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, readable
 from iga_lab.signals import arrays, functions, images, meshes, sounds
 from iga_lab.signals.signal import Progress, Signal, Size
 
@@ -44,7 +45,11 @@ def load(source: str, size: Size | None = None, progress: Progress | None = None
     path = _locate(source)
     readers: dict[str, Reader] = {".npy": arrays.volume_or_image, ".wav": sounds.sound}
     readers |= dict.fromkeys(meshes.MESHES, meshes.shape)
-    return readers.get(path.suffix.lower(), images.picture)(path, size, progress)
+    found = readers.get(path.suffix.lower(), images.picture)(path, size, progress)
+    # From here on the name is text: for titles, folders and files, which hold no other.
+    return dataclasses.replace(
+        found, name=readable(found.name), notes=tuple(map(readable, found.notes))
+    )
 
 
 def _locate(source: str) -> Path:
@@ -52,7 +57,11 @@ def _locate(source: str) -> Path:
     if source in known:
         return known[source]
     path = Path(source)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name longer than the system has any, or with a zero in it
+        exists = False
+    if not exists or not source:
         names = [*known, "sines"]
         near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(names)}"

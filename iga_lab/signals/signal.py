@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_core.arrays import require_choice, require_count, short
+from iga_lab.errors import a
 
 Kind = Literal["function", "sound", "image", "volume", "shape"]
 Values: TypeAlias = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Form:
         require_choice("kind", self.kind, AXES)
         if len(self.shape) != AXES[self.kind]:
             raise ValueError(
-                f"shape: expected {AXES[self.kind]} axes of a {self.kind}, got {len(self.shape)}; "
+                f"shape: expected {AXES[self.kind]} axes of {a(self.kind)}, got {len(self.shape)}; "
                 "name another kind"
             )
         for side in self.shape:
@@ -83,7 +84,7 @@ class Form:
             require_count("rate", self.rate, 1)
         elif self.rate is not None:
             raise ValueError(
-                f"rate: expected None for a {self.kind}, got {short(self.rate)}; leave it out"
+                f"rate: expected None for {a(self.kind)}, got {short(self.rate)}; leave it out"
             )
 
     @property

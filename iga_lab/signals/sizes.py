@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.memory import require_memory
 from iga_lab.signals.signal import AXES, HALF, UNIT, Kind, Signal, Size, Values
 
@@ -25,7 +25,7 @@ def target(kind: Kind, size: Size) -> tuple[tuple[int, ...], bool]:
     if not centred and len(sides) != axes:
         words = "one number" if axes == 1 else f"one side, or {'xWxHxD'[1 : 2 * axes]}"
         raise InputError(
-            f"size: expected {words} for a {kind}, got {'x'.join(map(str, sides))}; change --size"
+            f"size: expected {words} for {a(kind)}, got {'x'.join(map(str, sides))}; change --size"
         )
     shape = sides * axes if centred else tuple(reversed(sides))
     words = "x".join(map(str, reversed(shape)))
