@@ -1,6 +1,7 @@
 """The machine: its array libraries and their devices. A framework is imported when asked for."""
 
 import functools
+import gc
 import importlib.util
 import os
 import platform
@@ -26,8 +27,7 @@ INSTALL = {
     "test": 'pip install "iga-core[test]"',
 }
 LAB_MODULES = (
-    "click", "matplotlib", "PIL", "rich", "safetensors", "scipy", "skimage", "threadpoolctl",
-    "trimesh",
+    "click", "matplotlib", "PIL", "rich", "scipy", "skimage", "threadpoolctl", "trimesh",
 )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of every distribution that takes part."""
     names = (
         "iga-core", "array-api-compat", "numpy", "cupy", "click", "matplotlib", "pillow",
-        "rich", "safetensors", "scikit-image", "scipy", "threadpoolctl", "torch", "trimesh",
+        "rich", "scikit-image", "scipy", "threadpoolctl", "torch", "trimesh",
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
@@ -188,13 +188,20 @@ def _cupy_devices() -> list[str]:
 
 
 def _torch() -> Any:
+    collects = gc.isenabled()
     try:
+        # An import makes many objects, which all stay. To look for garbage among them again and
+        # again took a seventh of its processor time, and `iga backends` does little else.
+        gc.disable()
         import torch
     except (ImportError, OSError):
         raise InputError(
             f"torch: expected to be installed, got nothing that loads; run {INSTALL['torch']}, "
             "or choose --backend numpy"
         ) from None
+    finally:
+        if collects:
+            gc.enable()
     return torch
 
 

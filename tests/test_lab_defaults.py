@@ -1,15 +1,19 @@
 """What `iga fit` takes where nobody has said anything, and the control and averages it offers."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from iga_core import Adam, Adjustment, Damp, Equalise, Network, Scale
 from iga_core.cost import MOST, added_share, affordable_groups
 from iga_lab.figures import captions, style
-from iga_lab.settings import choose, cutting
+from iga_lab.settings import by_name, choose, composed, cutting
 from iga_lab.settings.words import about
 from iga_lab.signals import Signal
 from tests.support.lab import fit, refuse, result_of
@@ -145,6 +149,41 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
     error = float(np.mean((trainer.predict() - trainer._targets) ** 2, dtype=np.float64))
     numbers = result_of(tmp_path / "run")["methods"]["iga"]
     assert numbers["psnr_final"] == pytest.approx(-10 * math.log10(error), abs=1e-4)
+
+
+NAMES = {
+    "signal", "kind", "rate", "shape", "channels", "network", "frequencies", "method", "steps",
+    "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
+    "level", "sampling", "samples", "reach", "outputs", "refresh", "average", "optimizer",
+    "learning_rate", "schedule", "average_weights", "columns", "seed", "dtype", "backend", "device",
+    "lpips_weights",
+}  # fmt: skip
+"""Of the settings in every result.json and checkpoint."""
+METHODS = st.sampled_from(("plain", "fr", "scale", "iga", "iga+fr"))
+FILTERS = st.sampled_from(({"filter": "damp", "scale": 0.5}, {"filter": "equalise", "start": 1},
+                           {"filter": "scale"}, {"filter": "damp", "samples": 2}))  # fmt: skip
+
+
+@hypothesis_settings(max_examples=20)
+@given(
+    shape=st.sampled_from((((16, 24), "image"), ((64,), "sound"), ((8, 9, 10), "volume"))),
+    methods=st.lists(METHODS, min_size=1, unique=True),
+    chosen_filter=FILTERS,
+    network=st.sampled_from(("pe", "siren")),
+    optimizer=st.sampled_from(("sgd", "adam", "muon")),
+    batch=st.sampled_from((None, 4)),
+    share=st.sampled_from((None, 0.9)),
+)
+def test_settings_survive_their_names(
+    shape, methods, chosen_filter, network, optimizer, batch, share
+):
+    settings = chosen(
+        *shape, **chosen_filter, method=tuple(methods), network=network, optimizer=optimizer,
+        batch=batch, average_weights=share, patch=4 if len(shape[0]) < 3 else 2, width=8, depth=2,
+    )  # fmt: skip
+    names = json.loads(json.dumps(by_name(settings)))
+    assert set(names) == NAMES
+    assert composed(names) == settings
 
 
 @pytest.mark.parametrize("share", ["0", "1", "-0.5", "nan", "inf"])

@@ -202,6 +202,7 @@ HEADERS = {
     "a shape that is true": file_of(one(shape=[True]), bytes(4)),
     "a shape that is no list": file_of(one(shape="1"), bytes(4)),
     "a broken shape": file_of(one(shape=[1.0]), bytes(4)),
+    "a deep shape": file_of(one(shape=json.loads("[" * 400 + "]" * 400)), bytes(4)),
     "many axes": file_of(one(shape=[1] * 9), bytes(4)),
     "a huge shape": file_of(one(shape=[2**62, 2**62]), bytes(4)),
     "another size": file_of(one(shape=[2]), bytes(4)),
@@ -230,7 +231,8 @@ def test_files_that_are_none():
     assert "no file" in refuse("render", "missing")
     assert "no file" in refuse("render", "/dev/null/model")
     assert "cannot be read" in refuse("render", 300 * "x")
-    os.mkfifo("pipe")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe")
     assert "no file" in refuse("render", "pipe")
     Path("link").symlink_to("link")
     assert "which" in refuse("render", "link")
@@ -293,6 +295,7 @@ def test_model_file_of_another_program(run, model):
     assert "a folder" in refuse("render", run)
 
 
+DEEP = json.loads("[" * 400 + "]" * 400)
 NETWORK = [
     "{}", "[", "[]", "5", "null", '"pe"', '{"kind": "pe"}', "[" * 100_000, '{"a":' * 100_000,
 ]  # fmt: skip
@@ -301,7 +304,7 @@ NETWORK_CHANGES = [
     {"width": 10**3000}, {"width": -1}, {"depth": 10**9}, {"depth": 2}, {"depth": ...}, {"more": 1},
     {"inputs": 3}, {"outputs": 4}, {"frequencies": 3}, {"frequencies": 10**6},
     {"fourier": {"count": 3}}, {"fourier": "../.."}, {"normalised": True}, {"normalised": "anyway"},
-    {"normalised": [1]},
+    {"normalised": [1]}, {"width": DEEP}, {"unknown": DEEP},
 ]  # fmt: skip
 SIGNAL_CHANGES = [
     {"kind": "picture"}, {"kind": "shape"}, {"kind": []}, {"shape": [3]}, {"shape": [0, 3]},
@@ -423,8 +426,8 @@ SETTINGS_CHANGES = [
     {"patch": 0}, {"patch": "4"}, {"patch": 4.0}, {"patch": True}, {"width": "four"}, {"width": 5},
     {"width": 10**9}, {"depth": 10**6}, {"depth": 10**3000}, {"shape": [9, 9]}, {"shape": [8.0, 8]},
     {"shape": ...}, {"channels": 1}, {"method": []}, {"method": ["plain"]}, {"method": "plain"},
-    {"method": ["iga", "plain"]}, {"method": ["plain", "plain", "iga"]}, {"method": ["../.."]},
-    {"method": [[1]]}, {"steps": 0}, {"steps": 5.5}, {"steps": 10**12}, {"steps": 1},
+    {"method": ["plain", "plain", "iga"]}, {"method": ["../.."]},
+    {"method": [[1]]}, {"method": ["plain", "lion"]}, {"steps": 0}, {"steps": 5.5}, {"steps": 10**12}, {"steps": 1},
     {"seed": -1}, {"seed": "0"}, {"columns": 0}, {"columns": "1"}, {"batch": 0}, {"batch": 99},
     {"batch": True}, {"filter": "dmap"}, {"filter": {}}, {"filter": "equalise"}, {"scale": -1},
     {"scale": "1"}, {"factor": 0.1}, {"end": 3}, {"grouping": "rows"}, {"grouping": []},
@@ -435,14 +438,23 @@ SETTINGS_CHANGES = [
     {"dtype": "float16"}, {"dtype": "float64"}, {"backend": "os"}, {"backend": 3}, {"device": 0},
     {"device": "cuda:0"}, {"device": "../.."}, {"rate": "../.."}, {"rate": 8000}, {"signal": 3},
     {"signal": ...}, {"lpips_weights": 3}, {"lpips_weights": "/dev/zero"}, {"kind": "shape"},
-    {"kind": "sound"}, {"unknown": 1},
+    {"kind": "sound"}, {"unknown": 1}, {"unknown": DEEP}, {"width": DEEP}, {"signal": DEEP},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", SETTINGS_CHANGES, ids=str)
+@pytest.mark.parametrize("change", SETTINGS_CHANGES, ids=lambda change: str(change)[:40])
 def test_settings_that_were_edited(only, change):
     reforge(only, words=said(only, "settings", **change))
     refuse("fit", "--resume", "run")
+
+
+@pytest.mark.parametrize("depth", [17, 500, *range(900, 1000, 3), 10**6])
+def test_nothing_is_nested_so_deep_that_only_reading_it_works(depth):
+    """Some 990 levels can be read, but neither be repeated in an error nor written again."""
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        with pytest.raises(ValueError, match="nested too deep"):
+            from_json(opening * depth + "1" + closing * depth)
+        assert from_json(opening * 15 + "1" + closing * 15)
 
 
 @pytest.mark.parametrize("text", [*NETWORK, "['" * 200_000, '{"a": Infinity}', None])

@@ -138,3 +138,7 @@ def test_output_folder_that_cannot_be_made(monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", denied)
     assert "Permission denied" in refuse("fit", "--size", "8", "--patch", "2", "--output", "x/y")
+
+
+def test_what_is_missing_is_named():
+    assert refuse("render") == "Error: Missing argument 'MODEL'; see main render --help"

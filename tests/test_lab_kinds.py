@@ -1,6 +1,5 @@
 """`iga fit` and `iga render` on functions, sounds, volumes and shapes, and by every method."""
 
-import json
 import shutil
 import signal
 from pathlib import Path
@@ -17,6 +16,7 @@ from iga_lab.cli.terminal import console as new_console
 from iga_lab.runs import course as courses
 from iga_lab.runs import storage
 from iga_lab.settings import ALL_METHODS
+from tests.support.forging import reforge, said
 from tests.support.lab import (
     KINDS,
     RATE,
@@ -177,8 +177,7 @@ def test_render_a_shape(monkeypatch):
         less.setattr(memory, "available_memory", lambda: 1_000_000)
         assert "20x20x20 points" in refuse("render", model, "--size", "20", "--output", "x.ply")
     arrays = load_file(model)
-    empty = {name: 0 * array for name, array in arrays.items()}
-    save_file(empty, model, metadata_of(model))
+    reforge(model, arrays={name: 0 * array for name, array in arrays.items()})
     assert "a shape, got values from 0 to 0" in refuse("render", model, "--output", "y.ply")
 
 
@@ -318,14 +317,14 @@ def test_runs_and_models_of_another_version_are_named(fitted):
 def test_damaged_signals_of_models(fitted):
     folder, _ = fitted("sound")
     model = folder / "model-plain.safetensors"
-    arrays, metadata = load_file(model), metadata_of(model)
-    good = json.loads(metadata["signal"])
     for bad in (
         {"kind": "picture"}, {"kind": "shape"}, {"shape": [3, 4]}, {"shape": [0]}, {"rate": None},
         {"rate": -1}, {"shape": "many"},
     ):  # fmt: skip
-        save_file(arrays, model, metadata | {"signal": json.dumps(good | bad)})
+        content = model.read_bytes()
+        reforge(model, words=said(model, "signal", **bad))
         assert "damaged" in refuse("render", model)
+        model.write_bytes(content)
 
 
 @pytest.mark.parametrize(("rate", "noted"), [((), True), (("--learning-rate", 1e-3), False)])

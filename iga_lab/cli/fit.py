@@ -31,7 +31,7 @@ from iga_lab.cli.terminal import quoted
 from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
 from iga_lab.settings import ALL_METHODS, choose, defaults, words
-from iga_lab.settings.cutting import STEP_SHARE
+from iga_lab.settings.cutting import GROUPINGS, STEP_SHARE
 from iga_lab.settings.naming import FILTERS, OPTIMIZERS
 from iga_lab.settings.settings import DTYPES
 from iga_lab.signals import Size, load
@@ -80,7 +80,7 @@ OPTIONS = [
         "(bn), adjustment (iga), or the control without a kernel (scale)."),
     training("--steps", type=int, default=defaults.STEPS, help="Steps of each method."),
     training(
-        "--grouping", type=Named(("patches", "blocks")), default=defaults.GROUPING,
+        "--grouping", type=Named(GROUPINGS), default=defaults.GROUPING,
         help="Groups are segments, squares or bricks; or blocks of consecutive points."),
     training(
         "--patch", type=int, show_default=f"so that the groups add {MOST:.0%} to a step",
@@ -183,13 +183,14 @@ def fit(
     """
     require_lab()
     # What draws, writes and trains is loaded only here, so that `iga --help` does not wait for it.
+    from iga_lab.runs import folders
     from iga_lab.runs import run as runs
 
     if resume is None:
         run = _begun(signal, size, output, given)
     else:
         _refuse_other_settings(context)
-        if runs.finished(resume):
+        if folders.finished(resume):
             say(f"The run in {quoted(resume)} is finished; there is nothing to resume.")
             return 0
         run = runs.resume(resume)

@@ -121,6 +121,8 @@ class OneLineErrors(click.Group):
         """Run the command line; what a command returns is the exit code."""
         # Whatever the file of the process is called, the command is what a person types.
         prog_name = "iga"
+        # In standalone mode click would print the usage before every error, and end with codes of
+        # its own.
         others |= {"standalone_mode": False, "obj": (ending := Ending())}
         said = list(sys.argv[1:] if args is None else args)
         try:

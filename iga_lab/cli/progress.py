@@ -73,6 +73,7 @@ class Bars(_Shown):
             self._progress.update(self._tasks[course.name], completed=len(course.losses))
             return
         step, steps = len(course.losses), course.trainer.steps
+        # At the first step of every tenth.
         if step * LINES // steps > (step - 1) * LINES // steps or course.message:
             line = f"{course.name:>6} {step:>{len(str(steps))}}/{steps}  {_numbers(course)}"
             self._console.print(line, markup=False)
@@ -83,6 +84,7 @@ class Bars(_Shown):
 
 
 class _Numbers(ProgressColumn):
+    # Asked for when the terminal is drawn, ten times a second, and not at every step.
     def render(self, task: Task) -> Text:
         return Text(_numbers(task.fields["course"]))
 
@@ -107,6 +109,7 @@ class Filling(_Shown):
         """Show how many faces are done."""
         if self._progress is None:
             return
+        # Most signals are no meshes, and show no bar at all.
         if not self._progress.task_ids:
             self._progress.add_task("", total=faces)
         self._progress.update(self._progress.task_ids[0], completed=done)

@@ -69,6 +69,7 @@ def detail(picture: Values) -> tuple[int, int, int]:
     energy = np.zeros((height, width))
     energy[:, 1:] += np.abs(np.diff(grey, axis=1))
     energy[1:, :] += np.abs(np.diff(grey, axis=0))
+    # Sums over all squares at once, from an integral image.
     sums = np.pad(energy.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     top, left = np.unravel_index(int(np.argmax(inside)), inside.shape)
@@ -180,6 +181,8 @@ def _liveliest(values: Values, length: int) -> int:
 
 def _magnitudes(values: Values) -> Values:
     """Return the amplitudes of the waves that make up a signal, seen through a Hann window."""
+    # Without it the jump from the last sample to the first drowns what is weak. Its zeros at both
+    # ends are left out, so that every sample counts.
     window = np.hanning(len(values) + 2)[1:-1]
     found: Values = np.abs(np.fft.rfft(window * values)) * 2 / window.sum()
     return found
@@ -216,6 +219,7 @@ def _errors(figure: "Figure", axes: "Grid", bar: "Axes", errors: list[list[Value
     """Draw error maps on one scale; a list a column."""
     maps = [[np.mean(error, axis=-1) for error in column] for column in errors]
     every = np.concatenate([error.reshape(-1) for column in maps for error in column])
+    # The worst half per cent may be white: one pixel must not turn all others black.
     brightest = max(float(np.quantile(every, 0.995)), 1e-6)
     for cells, column in zip(axes.T, maps, strict=True):
         for cell, error in zip(cells, column, strict=True):

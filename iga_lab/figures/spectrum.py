@@ -91,7 +91,7 @@ def spectrum(settings: Settings, name: str, parameters: list[NDArray[Any]]) -> S
     centres = coordinates(settings.form.shape)[grouping.index[some, grouping.centre[some]]]
     model = MLP(settings.architecture(name), np, settings.seed, np.float64)
     model.parameters = [np.asarray(array, dtype=np.float64) for array in parameters]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # that it may overflow is looked at below
         kernel = empirical_ntk(model, centres, outputs=settings.adjustment.outputs)
     if not np.all(np.isfinite(kernel)):
         return Spectrum(np.full(count, np.nan))

@@ -49,12 +49,15 @@ def _view(mesh: "Trimesh", axes: NDArray[np.int64], side: int) -> NDArray[np.flo
     seen = np.full((fine, fine), -1)
     for _, (rows, columns, depths, faces) in crossings([towards, -up, right], mesh.faces, fine):
         np.maximum.at(nearest, (rows, columns), depths)
+        # Exact: the largest of the same numbers.
         front = nearest[rows, columns] == depths
         seen[rows[front], columns[front]] = faces[front]
+    # Of the corners, averaged: a face's own normal would show every facet of a round thing.
     normals = np.asarray(mesh.vertex_normals)[mesh.faces].mean(axis=1)
     shaded = np.clip(normals @ (axes.T @ LIGHT), 0, 1)
     brightness = np.append(AMBIENT + (1 - AMBIENT) * shaded, 0.0)[seen]
     picture = np.stack([brightness, seen >= 0], axis=-1)
+    # Premultiplied, so that what is behind the solid has no part in the means at its rim.
     picture[..., 0] *= picture[..., 1]
     fewer: NDArray[np.float64] = picture.reshape(side, FINER, side, FINER, 2).mean(axis=(1, 3))
     fewer[..., 0] /= np.maximum(fewer[..., 1], 1e-12)

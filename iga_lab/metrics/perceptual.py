@@ -61,6 +61,7 @@ def lpips(prediction: NDArray[np.float64], truth: NDArray[np.float64], weights: 
 def _features(torch: Any, state: dict[str, Any], picture: NDArray[np.float64]) -> list[Any]:
     """Return the feature maps of every stage, each position's of length 1."""
     functional = torch.nn.functional
+    # A grey picture is one whose colours are equal; the copy is one that can be written to.
     colours = torch.asarray(np.broadcast_to(picture, (*picture.shape[:2], 3)).copy())
     maps = 2 * colours.permute(2, 0, 1)[None] - 1
     maps = (maps - state["scaling_layer.shift"]) / state["scaling_layer.scale"]
@@ -77,7 +78,9 @@ def _features(torch: Any, state: dict[str, Any], picture: NDArray[np.float64]) -
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     """Return the arrays of a weights file by name, in float64."""
     if not path.is_file():
-        raise _unusable(path, "a folder" if path.is_dir() else "no file")
+        # A pipe would be waited for, and a device can have no end.
+        what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no file"
+        raise _unusable(path, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the file's format, which is checked below

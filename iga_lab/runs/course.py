@@ -98,6 +98,7 @@ class Course:
         """Take one step; a non-finite loss stops the course at the last finite model."""
         started = time.perf_counter()
         try:
+            # As a float, which waits for a device to have it: the time is that of the whole step.
             loss = float(self.trainer.step())
         except FloatingPointError:
             loss = math.nan
@@ -118,6 +119,7 @@ class Course:
     def predict(self) -> NDArray[np.float64]:
         """Evaluate the model at all points, (N, channels); never non-finite."""
         prediction = self._evaluate()
+        # The last step's loss is never evaluated, so only here is its overflow seen.
         if not np.all(np.isfinite(prediction)):
             self._stop()
             prediction = self._evaluate()
@@ -222,6 +224,7 @@ def prepare(settings: Settings, values: NDArray[np.float64]) -> list[Course]:
     place = settings.place
     library, device, _ = array_library(place.backend, place.device)
     xp = array_namespace(library.empty(0))
+    # Copied, because PyTorch takes no array that is read-only, as one out of a file may be.
     like = {"dtype": getattr(xp, place.dtype), "device": device, "copy": True}
     coords = xp.asarray(coordinates(settings.form.shape), **like)
     targets = xp.asarray(values.reshape(len(coords), -1), **like)
@@ -247,6 +250,7 @@ def _training(settings: Settings, method: str, coords: Any, targets: Any) -> Tra
         "seed": settings.seed,
     }
     if settings.place.backend == "torch":
+        # Only now, as `iga_torch` needs PyTorch to be imported at all.
         from iga_torch.networks import from_network
         from iga_torch.training import Trainer as TorchTrainer
 
@@ -280,7 +284,7 @@ def race(
     """
     saved, taken, failed = time.monotonic(), 0.0, False
     with warnings.catch_warnings():
-        # Overflow is reported by the course.
+        # Overflow is reported by the course; what a filter says of the data is passed on.
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.filterwarnings("ignore", "kernel: expected finite values")
         warnings.filterwarnings("default", "end: ")
@@ -290,7 +294,7 @@ def race(
                 course.step()
                 watch(course)
                 if wished():
-                    return
+                    return  # between steps, where a checkpoint is whole
             started = time.monotonic()
             if started - saved >= max(CHECKPOINT_SECONDS, taken / CHECKPOINT_SHARE):
                 try:

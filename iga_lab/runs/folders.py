@@ -106,6 +106,7 @@ def new_folder(output: Path | None, name: str) -> Path:
                 f"output: expected a new or an empty folder, got {str(folder)!r}, which holds "
                 f"{holds}; {hint}choose another"
             )
+        # What is to be made has no permissions yet; those of the nearest folder above it count.
         existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     except OSError as error:
         raise InputError(

@@ -97,6 +97,7 @@ def _described(contents: Contents) -> tuple[Network, Form]:
 
 def _require_layers(contents: Contents, network: Network) -> None:
     """Raise unless a file holds the layers of its network, before they are read."""
+    # Before the names are listed: a header may claim any depth.
     if len(contents.entries) != 2 * (network.depth + 1):
         raise ValueError("layers are missing, or there are others")
     entries = [contents.entries[name] for name in _names(network)]

@@ -75,6 +75,8 @@ def evaluate(model: Model, shape: tuple[int, ...]) -> NDArray[Any]:
     network = MLP(model.network, np, dtype=dtype)
     network.parameters = list(model.parameters)
     values = np.empty((*shape, model.network.outputs), dtype=dtype)
+    # The layers' values of all points at once would take a hundred times the result's memory, and
+    # those of a wide layer more than that.
     widest = max(max(layer) for layer in model.network.layers)
     points = max(1, min(BLOCK_POINTS, BLOCK_BYTES // (widest * dtype.itemsize)))
     step = max(1, points // math.prod(shape[1:]))

@@ -31,6 +31,8 @@ ENERGY = 0.999
 def outcome(settings: Settings, course: Course, truth: NDArray[np.float64]) -> Outcome:
     """Evaluate a course as it stands; `truth` is (*axes, channels)."""
     prediction = course.predict().reshape(truth.shape)
+    # The loss of a step is that before it, so the curve's last point is evaluated here; a course
+    # that was stopped stands where its last loss was.
     losses = course.losses[:]
     if course.status != "stopped" or not losses:
         losses.append(mean_squared_error(prediction, truth))
@@ -118,6 +120,7 @@ def result(
     settings: Settings, outcomes: Sequence[Outcome], truth: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Return the content of ``result.json``."""
+    # JSON has no infinity.
     edges = [None if edge == np.inf else edge for edge in bands(truth)]
     return {
         "program": PROGRAM,

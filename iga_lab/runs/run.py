@@ -27,7 +27,6 @@ from iga_lab.runs.folders import (
     Claim,
     claim_again,
     claim_new,
-    finished,
     make_folder,
     marked,
     new_folder,
@@ -37,8 +36,6 @@ from iga_lab.runs.storage import DamagedError, OtherRunError, UnusableError
 from iga_lab.settings import Settings
 from iga_lab.signals import SUFFIXES, exported
 from iga_lab.signals.solids import surface
-
-__all__ = ["Run", "begin", "finished", "resume"]
 
 EXPORTED = ("sound", "volume", "shape")
 """Kinds whose fits are written as files too, and the truth beside them."""

@@ -29,7 +29,8 @@ def volume_or_image(path: Path, size: Size | None, _: Progress | None) -> Signal
         size = size or (SIZES["image"], None)
     shape, centred = target(kind, size)
     if centred:
-        values = centre(values)
+        values = centre(values)  # still on the disk: only what is kept is read
+    # In float64: as read, scaled, and resampled.
     require_memory("signal", 24 * values.size, f"an array of shape {values.shape}", "cut it first")
     scaled, note = in_unit_range(path, values)
     return resized(path, kind, scaled, [what, note], shape, centred)
@@ -60,6 +61,7 @@ def open_array(path: Path) -> NDArray[Any]:
     InputError
         If it is damaged, of another type or number of axes, or empty.
     """
+    # The header by itself first, for a map of a file that is too short fails without saying why.
     try:
         with path.open("rb") as file:
             version = npy.read_magic(file)

@@ -19,12 +19,14 @@ def sines(frequencies: str, size: Size | None) -> Signal:
         asked = [float(part) for part in frequencies.split(",")] if frequencies else list(SINES)
     except ValueError:
         asked = []
+    # Both ends are samples, so n of them have n - 1 steps, of which two make the shortest cycle.
     highest = (count - 1) / 2
     if not asked or not all(0 < f <= highest for f in asked):
         raise InputError(
             f"signal: expected frequencies above 0 and at most {highest:g}, half of the samples, "
             f"as in sines:5,20,80, got {'sines:' + frequencies!r}; change them or raise --size"
         )
+    # Sines that start together pile up, and one peak in the middle would be all of the signal.
     phases = np.random.default_rng(PHASES).uniform(0, 2 * np.pi, len(asked))
     values = np.sin(np.pi * np.asarray(asked) * coordinates((count,)) + phases)
     total = values.sum(axis=-1, keepdims=True)

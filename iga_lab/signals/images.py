@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels: TypeAlias = NDArray[np.float64]
+# Pillow opens more: some with the help of other programs, none that photographs come in.
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF")
 
 
@@ -76,19 +77,22 @@ def _decode(path: Path) -> tuple["Image", list[str]]:
     """Load a single picture, upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    Image.init()
+    Image.init()  # fills Image.OPEN, which knows no format before
     notes = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Pillow refuses what is twice as large, and only warns of what is over its bound.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=[f for f in FORMATS if f in Image.OPEN]) as image:
+                # The further frames of a camera's MPO file are previews and depths of the first.
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
                 if frames > 1:
                     raise InputError(
                         f"signal: expected one picture, got {frames} frames in {path.name!r} "
                         "(animated or of several pages); save one of them as a file of its own"
                     )
+                # Seen in the decoder's name alone: the mode is that of 8 bits.
                 if image.mode in ("LA", "RGB", "RGBA") and "16" in str(image.tile):
                     notes.append("16 bits a channel in colour, read as 8 bits")
                 image.load()
@@ -119,6 +123,7 @@ def _decode(path: Path) -> tuple["Image", list[str]]:
 def _values(path: Path, image: "Image") -> tuple[Pixels, str]:
     """Return (height, width, channels) in [0, 1], and what was converted."""
     mode = image.mode
+    # A PPM file of more than 8 bits comes as 32-bit integers, up to 65535 all the same.
     if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):
         return np.asarray(image, dtype=np.float64)[..., None] / 65535, (
             "16-bit grey, divided by 65535"
@@ -127,6 +132,7 @@ def _values(path: Path, image: "Image") -> tuple[Pixels, str]:
         values, note = in_unit_range(path, np.asarray(image)[..., None])
         return values, f"floating-point grey, {note}"
     if image.has_transparency_data:
+        # Converted first: a palette or a plain colour may be transparent without a layer for it.
         layered = np.asarray(image.convert("LA" if mode in ("L", "LA", "La") else "RGBA")) / 255
         colour, opacity = layered[..., :-1], layered[..., -1:]
         if np.all(opacity == 1):

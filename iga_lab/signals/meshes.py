@@ -75,6 +75,7 @@ def load_mesh(path: str | Path) -> "Trimesh":
         raise InputError(
             f"signal: expected finite vertices, got NaN or infinity in {path.name!r}; repair it"
         )
+    # Files carry vertices that no face has, and they have no part in the size.
     used = vertices[faces.reshape(-1)]
     lowest, highest = used.min(axis=0), used.max(axis=0)
     half = (highest - lowest).max() / 2
@@ -83,6 +84,7 @@ def load_mesh(path: str | Path) -> "Trimesh":
             f"signal: expected a mesh with an extent, got {path.name!r}, whose vertices are all at "
             "one place or too far apart; repair it"
         )
+    # Halved before they are added, as coordinates may be so large that their sum overflows.
     mesh = _merged(FIT * (vertices - (lowest / 2 + highest / 2)) / half, faces)
     _require_closed(path, mesh)
     mesh.metadata["notes"] = (
@@ -140,6 +142,7 @@ def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> "Trimesh
 
     mesh = Trimesh(vertices, faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    # They have no area, but they would count as faces at their edges.
     a, b, c = mesh.faces.T
     mesh.update_faces((a != b) & (b != c) & (c != a))
     return mesh

@@ -81,6 +81,7 @@ def resample(values: Values, shape: tuple[int, ...]) -> Values:
     from PIL import Image
 
     height, width = shape
+    # Each channel as floats: Pillow has no colour picture of more than 8 bits a channel.
     channels = [
         np.asarray(
             Image.fromarray(values[..., c].astype(np.float32)).resize(

@@ -50,6 +50,8 @@ def occupancy(mesh: "Trimesh", side: int, progress: Progress | None = None) -> N
     flips = np.zeros((side, side, side), dtype=bool)
     x, y, z = np.asarray(mesh.vertices).T
     for done, (rows, columns, depths, _) in crossings([x, y, z], mesh.faces, side):
+        # A crossing flips all points behind it, so it is noted at the first of them, and the sums
+        # below carry it on. Unbuffered, for two crossings may fall between the same two points.
         first = np.maximum(np.ceil(depths).astype(np.int64), 0)
         within = first < side
         np.logical_xor.at(flips, (columns[within], rows[within], first[within]), True)
@@ -76,12 +78,14 @@ def surface(values: NDArray[Any], level: float = 0.5) -> "Trimesh":
     from skimage.measure import marching_cubes
     from trimesh import Trimesh
 
+    # A layer of outside all around: a solid that touches the border has a surface there too.
     padded = np.pad(values.astype(np.float32), 1, constant_values=min(0.0, 2 * level - 1))
     if not padded.min() < level < padded.max():
         return Trimesh()
     vertices, faces, _, _ = marching_cubes(padded, level)  # type: ignore[no-untyped-call]
     last = np.maximum(np.array(values.shape) - 1, 1)
     coordinates = 2 * (vertices - 1) / last - 1
+    # From the array's axes, z first, to x, y, z.
     return Trimesh(coordinates[:, ::-1], faces, process=True)
 
 

@@ -27,6 +27,7 @@ def sound(path: Path, size: Size | None, _: Progress | None) -> Signal:
             f"size: expected at most the {len(values):,} samples of {path.name!r}, got {count:,}; "
             "lower --size"
         )
+    # Sounds begin and end in silence, so their middle says more.
     first = (len(values) - count) // 2
     part = values[first : first + count]
     notes.append(f"{count:,} samples in the middle, {count / rate:.3g} s, scaled into [-1/2, 1/2]")
@@ -94,6 +95,7 @@ def wav_file(values: NDArray[np.float64], rate: int) -> bytes:
     from scipy.io import wavfile
 
     content = io.BytesIO()
+    # The largest number and its negative: full scale is symmetric, the integers are not.
     levels = np.rint(np.clip(values[:, 0], -1, 1) * EXPORTED.max).astype(np.int16)
     wavfile.write(content, rate, levels)
     return content.getvalue()

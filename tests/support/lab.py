@@ -92,7 +92,7 @@ def refuse(*arguments):
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("Error: ")
     # Ours say what was expected and what came, click's what is not among what may come.
-    assert any(words in line for words in (" got ", "No such", " is not "))
+    assert any(words in line for words in (" got ", "No such", " is not ", "Missing"))
     assert tree(".") == before
     return line
 
