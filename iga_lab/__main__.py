@@ -4,11 +4,10 @@ It knows signals and streams, which have to be in order before anything large is
 command does is in `iga_lab.cli`.
 """
 
-import contextlib
+# No more than these, for until `main` has begun Ctrl-C is answered by a traceback.
 import os
 import signal
 import sys
-from types import FrameType
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """That end a command; the last is not known everywhere."""
@@ -38,12 +37,13 @@ def main() -> None:
     sys.exit(talk.code(code))
 
 
-def _quit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _quit(number: int, frame: object) -> None:  # noqa: ARG001
     """End at once, before anything has been begun or after all is done."""
     # An exception could come in the middle of an import, and be taken for that of a broken library.
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, b"Aborted.\n")
-    os._exit(128 + number)
+    finally:
+        os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from iga_lab.cli import streams
 from iga_lab.cli.interruption import SIGNALS, Ending, heard
 from iga_lab.cli.terminal import quoted
+from iga_lab.errors import a, readable
 from iga_lab.figures import style
 from iga_lab.runs import run as runs
 from tests.support.drawing import nothing_drawn
@@ -32,6 +34,7 @@ from tests.support.lab import (
     same_models,
     step_hook,
 )
+from tests.support.selection import slow
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,14 @@ def picture(name):
 
 # signals
 
-ASKED = [pytest.param(number, id=signal.Signals(number).name) for number in SIGNALS]
+ASKED = [
+    pytest.param(
+        number,
+        id=signal.Signals(number).name,
+        marks=[] if number == signal.SIGTERM else pytest.mark.slow,
+    )
+    for number in SIGNALS
+]
 
 
 @pytest.fixture(scope="module")
@@ -234,16 +244,44 @@ ODD = {
     "dash": b"-x.png",
     "nothing but": b".png",
 }
+QUICK = ("mathematics", "no UTF-8", "escape codes", "dash")
+NAMES = [
+    pytest.param(name, id=what, marks=[] if what in QUICK else pytest.mark.slow)
+    for what, name in ODD.items()
+]
 
 
-@pytest.mark.parametrize("name", ODD.values(), ids=ODD)
-def test_names_are_text(monkeypatch, name):
-    """In the figures, which are drawn, in the terminal and in the files; and a run is resumed."""
-    monkeypatch.setattr(style, "DPI", 10)
+def texts(name):
+    """A figure of nothing but what is written in them all."""
+    from iga_lab.figures import captions, comparisons
+
+    shown = types.SimpleNamespace(signal=readable(name))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as hook:
+        hook.setattr(captions, "description", lambda settings: [style.drawable(settings.signal)])
+        hook.setattr(comparisons, "description", captions.description)
+        hook.setattr(comparisons, "groups", lambda _: [])
+        figure = style.new_figure(3, 2)
+        comparisons._caption(figure, shown)
+        comparisons._describe(figure.add_subplot(), shown)
+        return style.png(figure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_take_names_as_text(name):
+    with warnings.catch_warnings(), style.house_style():
+        warnings.simplefilter("error")
+        assert texts(os.fsdecode(name)) != texts("another")
+
+
+@pytest.mark.parametrize("drawn", [False, *slow([True])])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_text(monkeypatch, name, drawn):
+    """In the terminal and in the files, and in a run that is resumed; and in all figures."""
     path, folder = os.fsdecode(name), os.fsdecode(name[:40] + b" run")
     picture(path)
     step_hook(monkeypatch, "plain", 2, lambda: signal.raise_signal(signal.SIGINT))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.nullcontext() if drawn else nothing_drawn():
         warnings.simplefilter("error")
         size = ["--size", 8, "--width", 4, "--depth", 1, "--patch", 4, "--steps", 3]
         stopped = iga("fit", *size, "--method", "plain", "--output", folder, "--", path)
@@ -257,11 +295,11 @@ def test_names_are_text(monkeypatch, name):
     assert signal_name.isprintable()
     if name.isascii() and b"\x1b" not in name:
         assert signal_name == Path(path).stem
-    rendered = iga("render", Path(folder, "model-plain.safetensors"))
+    rendered = iga("render", "--", Path(folder, "model-plain.safetensors"))
     assert rendered.exit_code == 0, rendered.output
 
 
-@pytest.mark.parametrize("name", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_name_of_a_run_can_be_pasted(name):
     path = Path(os.fsdecode(name))
     shown = quoted(path)
@@ -375,7 +413,7 @@ LONG = "a" * 5000
         (["fit", "--lpips-weights", "nowhere"], "--lpips-weights: expected the state of lpips"),
         (["validate", "--json", ""], "--json: expected the name of a file or folder, got an empty"),
         (["render", ""], "MODEL: expected the name of a file or folder, got an empty"),
-        (["fit", "--size", "4"], "--size: expected room"),
+        (["fit", "--size", "0"], "--size: expected at least 1"),
         (["fit", "--average-weights", "nan"], "--average-weights: expected"),
         (["fit", "--learning-rate", "nan"], "--learning-rate: expected"),
         (["fit", "--method", "bn", "--network", "siren"], "relu or pe with bn, got 'siren': its layers"),
@@ -384,7 +422,7 @@ LONG = "a" * 5000
         (["fit", LONG], "SIGNAL: expected a file"),
         (["fit", "--output", LONG], "File name too long"),
         (["fit", "--resume", LONG], "which has no checkpoint"),
-        (["fit", "--lpips-weights", LONG], "--lpips-weights: expected the state"),
+        (["fit", "--lpips-weights", LONG], "File name too long"),
         (["fit", "--network", LONG], "--network: expected one of"),
         (["fit", "--" + LONG], "expected an option"),
         (["fit", "sines:" + LONG], "SIGNAL: expected frequencies"),
@@ -404,12 +442,11 @@ def test_what_is_wrong_is_named_as_it_is_typed(arguments, said):
 
 @pytest.mark.parametrize("kind", ["image", "sound", "shape", "volume", "function"])
 def test_articles(kind):
-    from iga_lab.errors import a
-
     assert a(kind) == ("an image" if kind == "image" else f"a {kind}")
 
 
 def test_commands_are_listed_in_the_order_in_which_they_are_needed():
-    lines = [line.split() for line in iga("--help").stdout.partition("Commands:")[2].splitlines()]
-    assert [words[0] for words in lines if words] == ["fit", "render", "validate", "backends"]
-    assert "..." not in iga("--help").stdout
+    listed = iga("--help").stdout.partition("Commands:\n")[2]
+    commands = [line.split()[0] for line in listed.splitlines()]
+    assert commands == ["fit", "render", "validate", "backends"]
+    assert "..." not in listed  # no sentence is cut

@@ -178,9 +178,7 @@ def _usage(error: click.UsageError, command: str) -> str:
     """Return click's errors in the words of ours."""
     if isinstance(error, click.NoSuchOption):
         near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
-        return (
-            f"{error.option_name}: expected an option of `{command}`, got one that it has not{near}"
-        )
+        return f"{error.option_name}: expected an option of `{command}`, got another word{near}"
     if isinstance(error, click.BadOptionUsage):
         return f"{error.option_name}: expected a value behind it, got none"
     if isinstance(error, click.MissingParameter) and error.param is not None:
