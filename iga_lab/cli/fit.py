@@ -15,16 +15,19 @@ from iga_core.filters import Level
 from iga_core.kinds import KINDS
 from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
-from iga_lab.cli.interruption import Interruption
+from iga_lab.cli.interruption import Ending, name
 from iga_lab.cli.parameters import (
     SIZE,
     Grouped,
     Named,
     Several,
     read_frequencies,
+    read_path,
     read_size,
     section,
 )
+from iga_lab.cli.streams import say
+from iga_lab.cli.terminal import quoted
 from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
 from iga_lab.settings import ALL_METHODS, choose, defaults, words
@@ -36,9 +39,6 @@ from iga_lab.signals import Size, load
 if TYPE_CHECKING:
     from iga_lab.runs.run import Run
 
-INTERRUPTED = 130
-"""Exit code of a shell's command that Ctrl-C has ended."""
-FOLDER = click.Path(path_type=Path)
 USUAL = Adjustment()
 
 signal_and_result = section("Signal and result")
@@ -60,13 +60,13 @@ OPTIONS = [
         "Z) a volume, with T a video; C the channels; such as HWC, CHW, DHW, TYXC. THWC takes all "
         "frames of an animated picture."),
     signal_and_result(
-        "--output", type=FOLDER, metavar="FOLDER", show_default="iga-runs/SIGNAL-NETWORK-TIME",
+        "--output", type=read_path, metavar="FOLDER", show_default="iga-runs/SIGNAL-NETWORK-TIME",
         help="New folder for all files."),
     signal_and_result(
-        "--resume", type=FOLDER, metavar="FOLDER",
+        "--resume", type=read_path, metavar="FOLDER",
         help="Continue the interrupted run in a folder, with its own settings."),
     signal_and_result(
-        "--lpips-weights", type=click.Path(path_type=Path), metavar="FILE",
+        "--lpips-weights", type=read_path, metavar="FILE",
         help="Measure a picture with LPIPS too, with the weights in this file: the state of "
         "lpips.LPIPS(net='alex')."),
     network(
@@ -197,15 +197,19 @@ def fit(
     else:
         _refuse_other_settings(context)
         if folders.finished(resume):
-            click.echo(f"The run in {resume} is finished; there is nothing to resume.")
+            say(f"The run in {quoted(resume)} is finished; there is nothing to resume.")
             return 0
         run = runs.resume(resume)
+    ending = context.ensure_object(Ending)
     with closing(run):
-        result, unwritten = _trained(run)
-    code = _reported(run, result)
+        result, unwritten = _trained(run, ending)
+    _reported(run, result)
     if unwritten is not None:
-        raise InputError(f"{unwritten}, then run iga fit --resume {run.folder}")
-    return code
+        raise InputError(f"{unwritten}, then run iga fit --resume {quoted(run.folder)}")
+    if result["status"] == "interrupted":
+        say(f"Continue with  iga fit --resume {quoted(run.folder)}")
+        return 128 + ending.wished  # as a shell says that a signal has ended a command
+    return 0 if result["status"] == "finished" else 1
 
 
 def _begun(
@@ -224,7 +228,7 @@ def _begun(
     settings = choose(given, loaded)
     run = begin(settings, loaded.values, output)
     for note in (*loaded.notes, *words.advice(given, settings)):
-        click.echo(note, err=True)
+        say(note, error=True)
     return run
 
 
@@ -242,47 +246,47 @@ def _refuse_other_settings(context: click.Context) -> None:
         )
 
 
-def _trained(run: "Run") -> tuple[dict[str, Any], InputError | None]:
-    """Train a run to its end or to Ctrl-C, and write its files, see `Run.report`."""
+def _trained(run: "Run", ending: Ending) -> tuple[dict[str, Any], InputError | None]:
+    """Train a run to its end or to a signal, and write its files, see `Run.report`."""
     from iga_lab.cli.progress import Bars
     from iga_lab.runs.course import race
 
-    with Interruption() as interruption:
-        run.start()  # within, so that Ctrl-C ends a run with results as soon as it has a folder
+    with ending.patience():
+        run.start()  # within, so that a run ends with results as soon as it has a folder
         for note in run.notes:
-            click.echo(note, err=True)
+            say(note, error=True)
         with Bars(run.courses) as bars:
             race(
                 run.courses,
-                wished=lambda: interruption.wished,
+                wished=lambda: bool(ending.wished),
                 watch=bars.watch,
                 save=run.save,
                 note=bars.note,
             )
-        if interruption.wished:
-            click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
+        if ending.wished:
+            say(
+                f"Stopped by {name(ending.wished)}; writing the results so far. Ctrl-C now ends at "
+                "once, and the run can still be continued.",
+                error=True,
+            )
         return run.report()
 
 
-def _reported(run: "Run", result: Mapping[str, Any]) -> int:
-    """Say what came of a run and where it lies; returns the exit code."""
+def _reported(run: "Run", result: Mapping[str, Any]) -> None:
+    """Say what came of a run and where it lies."""
     from iga_lab.cli import tables
     from iga_lab.cli.terminal import console
 
     for line in (about := words.about(run.settings)):
-        click.echo(line)
+        say(line)
     if about:
-        click.echo()
+        say("")
     terminal = console()
     for table in (tables.results(result), tables.bands(result)):
         terminal.print(table)
         terminal.print()
-    for name, numbers in result["methods"].items():
+    for method, numbers in result["methods"].items():
         if numbers["message"]:
-            click.echo(f"{name}: {numbers['message']}", err=True)
-    click.echo(f"Files are in {run.folder}")
-    click.echo(f"Look at  {run.folder / 'comparison.png'}")
-    if result["status"] == "interrupted":
-        click.echo(f"Continue with  iga fit --resume {run.folder}")
-        return INTERRUPTED
-    return 0 if result["status"] == "finished" else 1
+            say(f"{method}: {numbers['message']}", error=True)
+    say(f"Files are in {quoted(run.folder)}")
+    say(f"Look at  {quoted(run.folder / 'comparison.png')}")

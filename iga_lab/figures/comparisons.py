@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.figures.captions import LABELS, description, groups, head
-from iga_lab.figures.style import COLOURS, GREY, new_figure, opened, png
+from iga_lab.figures.style import COLOURS, GREY, house_style, new_figure, opened, png
 from iga_lab.figures.views import views
 from iga_lab.metrics import Outcome
 from iga_lab.settings import Settings
@@ -37,6 +37,7 @@ SHOWN = (3, 4)
 """Channels that are colours, or colours and opacity; the mean of others is drawn."""
 
 
+@house_style()
 def comparison(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> bytes:
     """Draw truth and predictions as their kind wants it.
 
@@ -290,7 +291,8 @@ def _mark(axes: "Axes", top: int, left: int, side: int) -> None:
 def _describe(axes: "Axes", settings: Settings) -> None:
     axes.axis("off")
     lines = [*description(settings), "", *groups(settings)]
-    axes.text(0.02, 0.5, "\n".join(lines), va="center", transform=axes.transAxes, linespacing=1.5)
+    text = axes.text(0.02, 0.5, "\n".join(lines), va="center", transform=axes.transAxes)
+    text.set(linespacing=1.5, parse_math=False)
 
 
 def _caption(figure: "Figure", settings: Settings) -> None:

@@ -103,7 +103,9 @@ def new_folder(output: Path | None, name: str) -> Path:
     """
     folder = output
     if folder is None:
-        short = re.sub(r"[^\w .+()-]", "_", name)[:MOST_NAME]
+        # Letters that the locale has not cannot be in the names of files either.
+        known = name.encode(sys.getfilesystemencoding(), "replace")
+        short = re.sub(r"[^\w .+()-]", "_", known.decode(sys.getfilesystemencoding()))[:MOST_NAME]
         stamp = f"{short}-{datetime.now():%Y%m%d-%H%M%S}"
         tails = itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
         folder = next(path for tail in tails if not (path := RUNS / (stamp + tail)).exists())

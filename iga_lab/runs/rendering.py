@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_array import MLP
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.files import write_whole
 from iga_lab.memory import require_memory
 from iga_lab.runs.models import Model, load_model
@@ -114,7 +114,7 @@ def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
     if len(sides) not in (1, axes):
         words = "x".join(map(str, sides))
         raise InputError(
-            f"size: expected one side or {axes} numbers for a {model.form.kind}, got {words}; "
+            f"size: expected one side or {axes} numbers for {a(model.form.kind)}, got {words}; "
             "change --size"
         )
     return sides * axes if len(sides) == 1 else tuple(reversed(sides))
@@ -134,7 +134,7 @@ def _require_new(output: Path, form: Form) -> None:
     endings = suffixes(form)
     if output.suffix.lower() not in endings:
         raise InputError(
-            f"output: expected a name that ends in {' or '.join(endings)} for a {form.kind}, got "
+            f"output: expected a name that ends in {' or '.join(endings)} for {a(form.kind)}, got "
             f"{str(output)!r}; rename it"
         )
     if output.exists():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab import metrics
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.figures.comparisons import comparison
 from iga_lab.figures.curves import curves
 from iga_lab.figures.spectrum import spectra
@@ -148,6 +148,14 @@ class Run:
                 write_whole(self.folder / name, *make())
             except InputError as error:
                 errors.append(error)
+            except Exception as error:  # libraries that draw or export fail in every way there is
+                reason = " ".join(str(error).split()) or type(error).__name__
+                errors.append(
+                    InputError(
+                        f"{name}: expected to be made, got {type(error).__name__}: {reason}; what "
+                        "else there is has been written: mend that, or report it"
+                    )
+                )
         if result["status"] != "interrupted" and not errors:
             # Last: a folder with a result and no checkpoint is one that is done. The older one
             # first, so that a run killed in between goes on from its end.
@@ -317,5 +325,7 @@ def _stamp(path: Path) -> object:
 def _require_lpips(kind: str, values: NDArray[np.float64], weights: Path) -> None:
     """Raise before training what the measure would raise after it."""
     if kind != "image":
-        raise InputError(f"lpips-weights: expected an image to measure, got a {kind}; leave it out")
+        raise InputError(
+            f"lpips-weights: expected an image to measure, got {a(kind)}; leave it out"
+        )
     metrics.lpips(values, values, weights)

@@ -1,11 +1,12 @@
 """From what a person names to a signal: which file's kind reads it, or which function makes it."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, readable
 from iga_lab.signals import arrays, functions, images, meshes, sounds
 from iga_lab.signals.signal import Progress, Signal, Size
 
@@ -51,6 +52,15 @@ def load(
         _require_no_axes(axes, source)
         return functions.sines(rest, size)
     path = _locate(source)
+    found = _read(path, size, progress, axes)
+    # From here on the name is text: for titles, folders and files, which hold no other.
+    return dataclasses.replace(
+        found, name=readable(found.name), notes=tuple(map(readable, found.notes))
+    )
+
+
+def _read(path: Path, size: Size | None, progress: Progress | None, axes: str | None) -> Signal:
+    """Read a file by its suffix: pictures and arrays may have axes that need names."""
     readers: dict[str, Reader] = {".wav": sounds.sound}
     readers |= dict.fromkeys(meshes.MESHES, meshes.shape)
     suffix = path.suffix.lower()
@@ -74,7 +84,11 @@ def _locate(source: str) -> Path:
     if source in known:
         return known[source]
     path = Path(source)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name longer than the system has any, or with a zero in it
+        exists = False
+    if not exists or not source:
         names = [*known, "sines"]
         near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(names)}"

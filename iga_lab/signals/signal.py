@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_core.arrays import require_choice, require_count, short
+from iga_lab.errors import a
 from iga_lab.signals.layouts import kind_of, order
 
 Kind = Literal["function", "sound", "image", "volume", "video", "shape"]
@@ -78,7 +79,7 @@ class Form:
         require_choice("kind", self.kind, AXES)
         if len(self.shape) != AXES[self.kind]:
             raise ValueError(
-                f"shape: expected {AXES[self.kind]} axes of a {self.kind}, got {len(self.shape)}; "
+                f"shape: expected {AXES[self.kind]} axes of {a(self.kind)}, got {len(self.shape)}; "
                 "name another kind"
             )
         for side in self.shape:
@@ -90,14 +91,14 @@ class Form:
         most = 1 if self.kind in ONE_CHANNEL else MOST_CHANNELS
         if require_count("channels", self.channels, 1) > most:
             raise ValueError(
-                f"channels: expected at most {most} of a {self.kind}, got {self.channels}; "
+                f"channels: expected at most {most} of {a(self.kind)}, got {self.channels}; "
                 "name another kind"
             )
         if self.kind == "sound":
             require_count("rate", self.rate, 1)
         elif self.rate is not None:
             raise ValueError(
-                f"rate: expected None for a {self.kind}, got {short(self.rate)}; leave it out"
+                f"rate: expected None for {a(self.kind)}, got {short(self.rate)}; leave it out"
             )
         if self.layout != "":
             self._require_layout()
@@ -111,7 +112,7 @@ class Form:
         places = order(self.layout) if kind_of(str(self.layout)) == self.kind else ()
         if len(places) - len(self.shape) not in ((0, 1) if self.channels == 1 else (1,)):
             raise ValueError(
-                f"layout: expected the axes of a {self.kind} of {self.channels} channels, got "
+                f"layout: expected the axes of {a(self.kind)} of {self.channels} channels, got "
                 f"{self.layout!r}; write it anew"
             )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.memory import readable, require_memory
 from iga_lab.signals.resampling import Box, centre_box, whole_box
 from iga_lab.signals.signal import AXES, HALF, MOST_CHANNELS, UNIT, Kind, Size, Values
@@ -30,7 +30,7 @@ def target(kind: Kind, size: Size, channels: int = 1) -> tuple[tuple[int, ...], 
     if not centred and len(sides) != axes:
         words = "one number" if axes == 1 else f"one side, or {'xWxHxD'[1 : 2 * axes]}"
         raise InputError(
-            f"size: expected {words} for a {kind}, got {'x'.join(map(str, sides))}; change --size"
+            f"size: expected {words} for {a(kind)}, got {'x'.join(map(str, sides))}; change --size"
         )
     shape = sides * axes if centred else tuple(reversed(sides))
     words = "x".join(map(str, reversed(shape)))
