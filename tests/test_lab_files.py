@@ -1,5 +1,6 @@
 """Models and checkpoints that others made, cut, edited or mixed up; and folders of two owners."""
 
+import io
 import json
 import os
 import shutil
@@ -221,7 +222,13 @@ HEADERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(content, id=name, marks=[pytest.mark.slow] * (len(content) > 10**6))
+        for name, content in HEADERS.items()
+    ],
+)
 def test_headers_out_of_bounds(content):
     Path("model").write_bytes(content)
     assert "damaged" in refuse("render", "model")
@@ -381,6 +388,7 @@ def test_weights_that_overflow(model, dtype):
     assert "finite values" in refuse("render", model)
 
 
+@pytest.mark.slow
 def test_a_sound_that_would_be_too_fast():
     options, _ = signal_of("sound")
     options += ["--method", "plain", "--width", 4, "--steps", 1, "--output", "run"]
@@ -835,6 +843,36 @@ def test_a_full_disk_at_the_end_loses_what_does_not_fit_and_nothing_else(unbroke
 def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left" in refuse("fit", "--size", 8, "--patch", 2, "--output", "run")
+
+
+def denied(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("name", ["replace", "unlink"])
+def test_a_checkpoint_that_may_not_be_moved(run, monkeypatch, name):
+    damage(run / folders.CHECKPOINT)
+    with monkeypatch.context() as hook:
+        hook.setattr(Path, name, denied)
+        outcome = iga("fit", "--resume", "run")
+    assert outcome.exit_code == 2, outcome.output
+    assert "Operation not permitted in 'run'" in outcome.stderr.splitlines()[-1]
+
+
+def test_a_folder_in_which_no_file_can_be_opened(run):
+    (run / folders.MARK).unlink()
+    (run / folders.MARK).mkdir()
+    line = refuse("fit", "--resume", "run")
+    assert "resume: expected a folder that can be written, got 'run' (Is a directory)" in line
+
+
+def test_a_mark_that_cannot_be_written():
+    class Full(io.BytesIO):
+        truncate = write = denied
+
+    claim = folders.Claim(Path("run"), files.Held(Full(), certain=True))
+    with pytest.raises(InputError, match="Operation not permitted"):
+        claim.mark("12ab")
 
 
 def test_a_folder_that_is_removed_is_made_again(monkeypatch):

@@ -32,21 +32,40 @@ courses.CHECKPOINT_SECONDS, courses.CHECKPOINT_SHARE = 0.0, float("inf")
 main()
 """
 """A checkpoint after every step, so that a kill at any moment mostly meets one being written."""
+STEPPED = """
+from pathlib import Path
+from iga_lab.cli import main
+from iga_lab.runs import course as courses
+step = courses.Course.step
+courses.Course.step = lambda course: (step(course), Path("stepped").touch())
+main()
+"""
 STEPS = 1500
 
 
 @pytest.fixture(autouse=True)
 def _somewhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    PROCESSES.clear()
+    yield
+    for process in PROCESSES:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
+
+
+PROCESSES = []
 
 
 def started(command, *arguments):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    PROCESSES.append(process)
+    return process
 
 
 def until(happened, seconds=60):
@@ -111,11 +130,8 @@ def test_two_processes_in_one_folder():
     first.kill()
     first.communicate(timeout=10)
     # The lock is gone with its process, and what was left there is no obstacle.
-    mark = Path("run", folders.MARK)
-    claimed = written(mark)
-    third = started(COMMAND, "fit", "--resume", "run")
-    until(lambda: written(mark) != claimed)
-    time.sleep(1)
+    third = started([sys.executable, "-c", STEPPED], "fit", "--resume", "run")
+    until(Path("stepped").exists)
     third.send_signal(signal.SIGINT)
     _, errors = third.communicate(timeout=60)
     assert third.returncode == 130, errors

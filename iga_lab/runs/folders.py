@@ -53,10 +53,21 @@ class Claim:
             )
 
     def mark(self, run: str) -> None:
-        """Note which run the folder is of."""
+        """Note which run the folder is of.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        if marked(self.folder) == run:
+            return  # nothing is gained by writing it anew, on a disk that may be full
         file = self._held.file
-        file.truncate(0)
-        file.write(f"{PROGRAM} {run}\n".encode())
+        try:
+            file.truncate(0)
+            file.write(f"{PROGRAM} {run}\n".encode())
+        except OSError as error:
+            raise _unwritable("output", self.folder, error) from None
 
     def close(self) -> None:
         """Let others in, and take the mark away where there is nothing left to do.

@@ -159,8 +159,11 @@ class Run:
         if result["status"] != "interrupted" and not errors:
             # Last: a folder with a result and no checkpoint is one that is done. The older one
             # first, so that a run killed in between goes on from its end.
-            for name in (BEFORE, CHECKPOINT):
-                (self.folder / name).unlink(missing_ok=True)
+            try:
+                for name in (BEFORE, CHECKPOINT):
+                    (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                errors.append(_not_moved("output", self.folder, error))
         return result, errors[0] if errors else None
 
     def _checkpoint(self) -> Checkpoint:
@@ -294,10 +297,20 @@ def _claimed_unchanged(path: Path, stamp: object) -> Claim:
             )
         # The damaged one may not become the one before the next.
         path.replace(path.parent / CHECKPOINT)
+    except OSError as error:
+        claim.close()
+        raise _not_moved("resume", path.parent, error) from None
     except BaseException:
         claim.close()
         raise
     return claim
+
+
+def _not_moved(name: str, folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{name}: expected checkpoints that can be moved and removed, got {error.strerror} in "
+        f"{str(folder)!r}; see whose the folder is"
+    )
 
 
 def _stamp(path: Path) -> object:
