@@ -1,6 +1,7 @@
 """What a person has to change, said in one line."""
 
 import difflib
+import sys
 from collections.abc import Collection
 
 
@@ -35,6 +36,34 @@ def printable(text: str) -> str:
     'größe\\x1b[2J\\u202e\\udcff'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def readable(name: str) -> str:
+    r"""Return the name of a file as text, whatever its bytes and the locale are.
+
+    What is UTF-8 becomes letters, in a locale that does not know them too, and every other byte an
+    escape.
+
+    Examples
+    --------
+    >>> readable("größe.png"), readable("gr\udcff.png")
+    ('größe.png', 'gr\\xff.png')
+    """
+    # A name holds the bytes that the locale could not read as surrogates, each alone.
+    kept = "surrogatepass" if sys.platform == "win32" else "surrogateescape"
+    content = name.encode("utf-8", kept)
+    return printable(content.decode("utf-8", "backslashreplace"))
+
+
+def a(noun: str) -> str:
+    """Return a noun with its article.
+
+    Examples
+    --------
+    >>> a("sound"), a("image")
+    ('a sound', 'an image')
+    """
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
 
 
 def unknown(name: str, got: str, choices: Collection[str]) -> InputError:

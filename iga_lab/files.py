@@ -4,6 +4,7 @@ It knows nothing of what is in them.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,8 @@ from iga_lab.errors import InputError
 PROGRAM = "iga-core"
 PART = ".iga-part"
 """What the names of files end with that are not whole yet; they begin with a dot."""
+MOST_DEPTH = 16
+"""Of what stands in JSON; ours has three levels."""
 FAR = 2**30
 """Where the byte is that stands for the lock on Windows, which keeps others from reading it."""
 
@@ -209,11 +212,20 @@ def from_json(content: bytes | str) -> Any:
     """
     text = content.decode() if isinstance(content, bytes) else content
     try:
-        return json.loads(
+        found = json.loads(
             text, parse_constant=_refused, parse_float=_finite, object_pairs_hook=_once
         )
     except RecursionError:
         raise ValueError("nested too deep") from None
+    level = [found]
+    # What can be read can still be too deep to be compared, repeated in an error or written again.
+    for _ in range(MOST_DEPTH):
+        inside = (one.values() if isinstance(one, dict) else one
+                  for one in level if isinstance(one, dict | list))  # fmt: skip
+        level = list(itertools.chain.from_iterable(inside))
+    if level:
+        raise ValueError("nested too deep")
+    return found
 
 
 def _refused(word: str) -> float:

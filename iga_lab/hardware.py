@@ -27,8 +27,7 @@ INSTALL = {
     "test": 'pip install "iga-core[test]"',
 }
 LAB_MODULES = (
-    "click", "matplotlib", "PIL", "rich", "safetensors", "scipy", "skimage", "threadpoolctl",
-    "trimesh",
+    "click", "matplotlib", "PIL", "rich", "scipy", "skimage", "threadpoolctl", "trimesh",
 )  # fmt: skip
 
 
@@ -122,7 +121,7 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of every distribution that takes part."""
     names = (
         "iga-core", "array-api-compat", "numpy", "cupy", "click", "matplotlib", "pillow",
-        "rich", "safetensors", "scikit-image", "scipy", "threadpoolctl", "torch", "trimesh",
+        "rich", "scikit-image", "scipy", "threadpoolctl", "torch", "trimesh",
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:

@@ -152,8 +152,8 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path, monkeypatch):
 
 
 NAMES = {
-    "signal", "kind", "rate", "shape", "channels", "network", "frequencies", "method", "steps",
-    "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
+    "signal", "kind", "rate", "shape", "channels", "layout", "low", "high", "network",
+    "frequencies", "method", "steps", "width", "depth", "grouping", "patch", "batch", "filter", "scale", "factor", "end", "start",
     "level", "sampling", "samples", "reach", "outputs", "refresh", "average", "optimizer",
     "learning_rate", "schedule", "average_weights", "columns", "seed", "dtype", "backend", "device",
     "lpips_weights",
@@ -190,7 +190,7 @@ def test_settings_survive_their_names(
 def test_a_share_of_averaged_weights_is_between_0_and_1(share):
     said = refuse("fit", "--average-weights", share)
     if share == "nan":  # which is in no range, but not outside of one either
-        assert "average_weights: expected a number from 0 to below 1, got nan" in said
+        assert "--average-weights: expected a number from 0 to below 1, got nan" in said
     else:
         assert f"--average-weights: {float(share)} is not in the range 0<x<1" in said
 

@@ -432,7 +432,7 @@ def test_help_and_version():
     text = iga("fit", "--help").output
     parameters = main.commands["fit"].params
     options = [option for parameter in parameters for option in parameter.opts[:1]]
-    assert len(options) == 35
+    assert len(options) == 36
     for option in options[1:]:
         assert f"{option} " in text
     assert version("iga-core") in iga("--version").output

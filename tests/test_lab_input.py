@@ -141,4 +141,4 @@ def test_output_folder_that_cannot_be_made(monkeypatch):
 
 
 def test_what_is_missing_is_named():
-    assert refuse("render") == "Error: Missing argument 'MODEL'; see main render --help"
+    assert refuse("render") == "Error: MODEL: expected a value, got none; see iga render --help"

@@ -30,6 +30,7 @@ from tests.support.lab import (
     step_hook,
 )
 from tests.support.measures import saved, state
+from tests.support.selection import slow
 
 TINY = ["--width", "8", "--depth", "2", "--steps", "6"]
 COMMON = {"comparison.png", "curves.csv", "curves.png", "result.json", "spectrum.png"}
@@ -319,12 +320,65 @@ def test_damaged_signals_of_models(fitted):
     model = folder / "model-plain.safetensors"
     for bad in (
         {"kind": "picture"}, {"kind": "shape"}, {"shape": [3, 4]}, {"shape": [0]}, {"rate": None},
-        {"rate": -1}, {"shape": "many"},
+        {"rate": -1}, {"shape": "many"}, {"layout": "HW"}, {"layout": 5}, {"low": 2}, {"high": "1"},
     ):  # fmt: skip
         content = model.read_bytes()
         reforge(model, words=said(model, "signal", **bad))
         assert "damaged" in refuse("render", model)
         model.write_bytes(content)
+
+
+LAYOUTS = {
+    "CHW": ((3, 8, 10), ["--size", "10x8", "--axes", "CHW"]),
+    "HWC": ((8, 10, 5), ["--size", "10x8", "--axes", "HWC"]),
+    "DHWC": ((4, 6, 8, 3), []),
+    "TCHW": ((4, 2, 6, 8), ["--axes", "TCHW"]),
+}
+
+
+@pytest.mark.parametrize("layout", ["CHW", *slow(["HWC", "DHWC", "TCHW"])])
+def test_arrays_go_as_they_came(layout):
+    """The truth beside a fit is the array in [0, 1], and all that is written has its axes."""
+    shape, given = LAYOUTS[layout]
+    values = np.random.default_rng(0).integers(0, 4096, shape).astype(np.int32)
+    values.flat[0] = 4095
+    np.save("array.npy", values)
+    run = ["--patch", "2", "--method", "plain", "--output", "run"]
+    outcome = iga("fit", "array.npy", *given, *TINY, *run)
+    assert outcome.exit_code == 0, outcome.output
+    assert "int32 divided by 4095" in outcome.stderr
+    assert result_of(Path("run"))["range"] == [0, 4095]
+    np.testing.assert_array_equal(np.load("run/truth.npy"), np.float32(values / 4095))
+    assert iga("render", "run/model-plain.safetensors", "--output", "again.npy").exit_code == 0
+    np.testing.assert_allclose(np.load("again.npy"), np.load("run/fit-plain.npy"), atol=1e-5)
+    if layout == "CHW":
+        outcome = iga("render", "run/model-plain.safetensors", "--output", "again.png")
+        assert outcome.exit_code == 0, outcome.output
+    elif layout == "HWC":
+        line = refuse("render", "run/model-plain.safetensors", "--output", "again.png")
+        assert "ends in .npy for a image" in line or "ends in .npy for an image" in line
+
+
+@pytest.mark.slow
+def test_several_channels_of_a_sound_come_back():
+    samples = np.stack([np.sin(np.arange(200) / 5), np.cos(np.arange(200) / 9) / 2], axis=1)
+    wavfile.write("stereo.wav", RATE, samples.astype(np.float32))
+    outcome = iga("fit", "stereo.wav", "--patch", "8", *TINY, "--output", "run")
+    assert outcome.exit_code == 0, outcome.output
+    rate, truth = wavfile.read("run/truth.wav")
+    assert rate == RATE
+    np.testing.assert_allclose(truth / 32767, samples / np.abs(samples).max(), atol=1 / 32767)
+    assert wavfile.read("run/fit-iga.wav")[1].shape == samples.shape
+    model = "run/model-iga.safetensors"
+    assert iga("render", model, "--output", "again.wav").exit_code == 0
+    assert wavfile.read("again.wav")[1].shape == samples.shape
+
+
+def test_a_shape_says_how_much_is_inside(fitted):
+    folder, _ = fitted("shape")
+    x = np.linspace(-1, 1, 8)
+    inside = [np.sum(np.abs(x) < half) for half in (0.45, 0.675, 0.9)]
+    assert result_of(folder)["occupied"] == np.prod(inside) / 512
 
 
 @pytest.mark.parametrize(("rate", "noted"), [((), True), (("--learning-rate", 1e-3), False)])

@@ -1,16 +1,18 @@
 """Image files as signals, and what is refused of them."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
 from iga_lab import signals
 from iga_lab.errors import InputError
-from iga_lab.signals import images
+from iga_lab.signals import images, sizes
 from tests.support.lab import refuse
 
 
@@ -47,10 +49,79 @@ def test_decompression_bomb(monkeypatch, limit):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
-def test_animated(suffix):
-    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
-    frames[0].save(f"film.{suffix}", save_all=True, append_images=frames[1:])
-    assert "got 3 frames" in refuse("fit", f"film.{suffix}")
+def test_of_several_frames_the_first_is_taken_or_all(suffix):
+    frames = [Image.fromarray(picture(seed)).quantize(9).convert("RGB") for seed in range(3)]
+    given = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(f"film.{suffix}", save_all=True, append_images=frames[1:], **given)
+    pixels, note = loaded(f"film.{suffix}")
+    np.testing.assert_allclose(pixels, np.asarray(frames[0]) / 255, atol=1e-12)
+    assert "first" in note
+    if suffix == "tif":
+        assert "leave it out" in refuse("fit", "film.tif", "--axes", "THWC")
+        return
+    assert "--axes THWC" in note
+    signal = signals.load(f"film.{suffix}", axes="TYXC")
+    assert (signal.kind, signal.layout) == ("video", "TYXC")
+    np.testing.assert_allclose(signal.values, np.stack(frames) / 255, atol=1e-12)
+    assert signals.load(f"film.{suffix}", (6, None), axes="THWC").values.shape == (3, 6, 6, 3)
+
+
+def gif(width, height):
+    """One white pixel in a corner of a large screen, which is transparent."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(3) + b"\xff" * 3
+    control = b"!\xf9\x04\x01\0\0\0\0"
+    return screen + control + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\0;"
+
+
+def peak(code):
+    """Run code in a process of its own; returns the most bytes that it held.
+
+    `getrusage` counts what the process held from which it was forked, this one.
+    """
+    told = "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{told}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return 1024 * int(done.stdout.split()[-2])
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's account of memory"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["screen.gif", "glass.png", "photograph.jpg"])
+def test_what_is_large_is_read_in_little_more_than_its_pixels(name):
+    if name == "screen.gif":
+        Path(name).write_bytes(gif(9000, 9000))
+    else:
+        mode = "RGBA" if name == "glass.png" else "RGB"
+        Image.new(mode, (10336, 7752), (200, 10, 20, 128)[: len(mode)]).save(name)
+    load = f"from iga_lab import signals; signals.load({name!r}, (16, None))"
+    # Beside the libraries, 4 bytes a pixel; a JPEG is decoded at an eighth of its sides.
+    assert peak(load) < (200e6 if name == "photograph.jpg" else 500e6)
+
+
+def test_what_decoding_takes_is_stated_before(monkeypatch):
+    Image.fromarray(picture(shape=(200, 300, 3))).save("large.png")
+    Image.fromarray(picture(shape=(200, 300, 3))).save("large.jpg")
+    monkeypatch.setattr(sizes, "MOST_DECODED", 200_000)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    for name, remedy in (("large.png", "save it as a JPEG"), ("large.jpg", "lower --size")):
+        line = refuse("fit", name, "--size", "90", "--patch", "9")
+        assert f"got {name!r}, of 300 × 200 pixels, which takes" in line
+        assert "at most 200 kB of memory" in line
+        assert remedy in line
+
+
+def test_jpegs_are_decoded_at_a_reduced_size():
+    y, x = np.mgrid[:480, :640] / 640
+    smooth = np.stack([x, y, np.cos(9 * x) / 2 + 0.5], axis=-1)
+    Image.fromarray(np.uint8(255 * smooth)).save("smooth.jpg", quality=95)
+    found = signals.load("smooth.jpg", (20, None)).values
+    expected = smooth[:, 80:560].reshape(20, 24, 20, 24, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    with images._opened(Path("smooth.jpg")) as image:
+        images._still(Path("smooth.jpg"), image, (20, None))
+        assert image.size == (80, 60)
 
 
 def loaded(name):
@@ -161,6 +232,21 @@ def test_exif_orientation():
     signal = signals.load("turned.png", (12, 10))
     np.testing.assert_array_equal(signal.values, np.rot90(picture(), -1) / 255)
     assert "orientation" in " ".join(signal.notes)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("size", [(10, 12), (12, 10), (5, 7), (6, None)])
+def test_every_orientation(orientation, size):
+    """Against Pillow's own turning of the whole; 0 and 9 are none, and nothing is said of them."""
+    image = Image.fromarray(picture(shape=(12, 10, 3)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save("turned.png", exif=exif)
+    with Image.open("turned.png") as stored:
+        ImageOps.exif_transpose(stored).save("upright.png", exif=b"")
+    found, expected = (signals.load(name, size) for name in ("turned.png", "upright.png"))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+    assert ("orientation" in " ".join(found.notes)) == (orientation in range(2, 9))
 
 
 def test_centre_square_and_resizing():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,21 +32,40 @@ courses.CHECKPOINT_SECONDS, courses.CHECKPOINT_SHARE = 0.0, float("inf")
 main()
 """
 """A checkpoint after every step, so that a kill at any moment mostly meets one being written."""
+STEPPED = """
+from pathlib import Path
+from iga_lab.cli import main
+from iga_lab.runs import course as courses
+step = courses.Course.step
+courses.Course.step = lambda course: (step(course), Path("stepped").touch())
+main()
+"""
 STEPS = 1500
 
 
 @pytest.fixture(autouse=True)
 def _somewhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    PROCESSES.clear()
+    yield
+    for process in PROCESSES:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
+
+
+PROCESSES = []
 
 
 def started(command, *arguments):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    PROCESSES.append(process)
+    return process
 
 
 def until(happened, seconds=60):
@@ -110,11 +130,8 @@ def test_two_processes_in_one_folder():
     first.kill()
     first.communicate(timeout=10)
     # The lock is gone with its process, and what was left there is no obstacle.
-    mark = Path("run", folders.MARK)
-    claimed = written(mark)
-    third = started(COMMAND, "fit", "--resume", "run")
-    until(lambda: written(mark) != claimed)
-    time.sleep(1)
+    third = started([sys.executable, "-c", STEPPED], "fit", "--resume", "run")
+    until(Path("stepped").exists)
     third.send_signal(signal.SIGINT)
     _, errors = third.communicate(timeout=60)
     assert third.returncode == 130, errors
@@ -200,3 +217,98 @@ def test_what_no_memory_holds(make, command):
     assert used.ru_maxrss < 10**6  # kilobytes
     assert time.monotonic() - started_at < 60  # 20 s where nothing else runs
     assert {path: path.lstat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+# signals
+
+IGA = [sys.executable, "-m", "iga_lab"]
+LONG_RUN = ["fit", *TINY, "--steps", 10**6, "--method", "plain", "--output", "run"]
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def begun(*prefix):
+    """Start a run, and wait until it trains."""
+    process = started([*prefix, *IGA], *LONG_RUN)
+    until(Path("run", folders.CHECKPOINT).exists)
+    time.sleep(0.3)
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_signals_end_a_run_with_its_results(number):
+    process = begun()
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == CODES[number], errors
+    assert "Traceback" not in errors
+    assert "Continue with  iga fit --resume run" in output
+    result = result_of(Path("run"))
+    assert result["status"] == "interrupted"
+    steps = result["methods"]["plain"]["steps"]
+    assert names("run") >= FILES - {"model-iga.safetensors"}
+    # What was trained until the signal is not lost.
+    resumed = started(IGA, "fit", "--resume", "run")
+    time.sleep(2)
+    resumed.send_signal(number)
+    _, errors = resumed.communicate(timeout=60)
+    assert resumed.returncode == CODES[number], errors
+    assert result_of(Path("run"))["methods"]["plain"]["steps"] >= steps
+
+
+def test_timeout_sends_its_signal_twice():
+    process = started(["timeout", "4", *IGA], *LONG_RUN)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 124, errors
+    assert "Continue with  iga fit --resume run" in output, errors
+
+
+def test_nohup_outlives_its_terminal():
+    process = begun("nohup")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_terminal_that_is_gone_loses_no_run(number):
+    """Its streams fail then, bars are drawn in it, and a signal says so."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*IGA, *map(str, LONG_RUN)], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )  # fmt: skip
+    os.close(theirs)
+    until(Path("run", folders.CHECKPOINT).exists)
+    time.sleep(1)
+    os.close(ours)
+    process.send_signal(number)
+    assert process.wait(timeout=60) in (CODES[number], 1)
+    assert result_of(Path("run"))["status"] == "interrupted"
+
+
+def caught(pid, number):
+    """Whether a process has a handler of a signal; before, Python itself starts up."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return int(mask, 16) >> (number - 1) & 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it is read what is caught")
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("command", [["--help"], ["backends"], LONG_RUN])
+def test_a_signal_in_the_first_moments_says_no_more_than_that(number, command):
+    chance = random.Random(number)
+    for _ in range(8):
+        process = started(IGA, *command)
+        until(lambda process=process: caught(process.pid, signal.SIGTERM))
+        time.sleep(chance.uniform(0, 0.6))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, CODES[number]), errors
+        assert "Traceback" not in errors
+        assert "Error" not in errors
+        shutil.rmtree("run", ignore_errors=True)

@@ -241,4 +241,4 @@ def test_exhausted_memory_is_said_in_one_line(tmp_path, monkeypatch):
     outcome = fit(tmp_path / "run", *TORCH)
     assert outcome.exit_code == 2
     (line,) = outcome.stderr.splitlines()
-    assert line.startswith("Error: columns: expected pieces that fit in memory, got")
+    assert line.startswith("Error: --columns: expected pieces that fit in memory, got")

@@ -205,7 +205,7 @@ def test_cupy_that_does_not_load_is_left_out(monkeypatch):
         (["--seed", "one"], "--seed: 'one' is not a valid integer"),
         (["--json", "nowhere/rows.json"], "a folder that exists"),
         (["--json", "."], "which exists"),
-        (["--jsn", "rows.json"], "No such option"),
+        (["--jsn", "rows.json"], "did you mean --json?"),
     ],
 )
 def test_bad_settings(arguments, said):

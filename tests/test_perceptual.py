@@ -1,5 +1,6 @@
 """LPIPS with random weights against its definition, and weights that cannot be used."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_lpips_refuses_a_file_of_something_else(tmp_path, content):
     (tmp_path / "alex.pt").write_bytes(content)
     with refused("weights: expected the state of lpips", "alex.pt", MAKE):
         metrics.lpips(picture(), picture(), tmp_path / "alex.pt")
+
+
+def test_lpips_waits_for_no_pipe(tmp_path):
+    pytest.importorskip("torch")
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no pipes in folders")
+    os.mkfifo(tmp_path / "pipe")
+    with refused("weights: expected the state of lpips", "no regular file"):
+        metrics.lpips(picture(), picture(), tmp_path / "pipe")
 
 
 class Trap:

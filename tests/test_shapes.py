@@ -160,9 +160,138 @@ def test_meshes_with_holes(tmp_path):
     assert "watertight" in line
     assert "3 of 480 edges" in line
     assert "trimesh.repair" in line
-    doubled = np.concatenate([mesh.faces, mesh.faces[:1]])
-    trimesh.Trimesh(mesh.vertices, doubled, process=False).export(tmp_path / "double.ply")
-    assert "3 of 480 edges" in refused(tmp_path / "double.ply")
+
+
+def filled(mesh, path, side=24):
+    """Write a mesh, fill it and return what is inside, and the notes."""
+    mesh.export(path)
+    loaded = meshes.load_mesh(path)
+    return solids.occupancy(loaded, side), " ".join(loaded.metadata["notes"])
+
+
+def moved(mesh, by):
+    return mesh.copy().apply_translation([by] * 3)
+
+
+def several(*some):
+    return trimesh.util.concatenate(some)
+
+
+def boxes_inside(*some, side=24):
+    """Points within any of some boxes of (low, high), alike along each axis, in the unit of the grid."""
+    x = np.linspace(-1, 1, side)
+    within = [(low < x) & (x < high) for low, high in some]
+    return np.any([np.einsum("i,j,k->ijk", w, w, w) for w in within], axis=0)
+
+
+CUBE = box([1, 1, 1])
+
+
+def test_bodies_that_overlap_are_one(tmp_path):
+    found, notes = filled(several(CUBE, moved(CUBE, 0.5)), tmp_path / "two.stl")
+    assert found.mean() == (2 * 2197 - 216) / 13824
+    np.testing.assert_array_equal(found, boxes_inside((-0.9, 0.3), (-0.3, 0.9)))
+    assert "2 closed bodies" in notes
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (1,), (0, 1)])
+def test_which_way_bodies_wind_that_overlap_does_not_matter(tmp_path, flips):
+    both = [CUBE.copy(), moved(CUBE, 0.5)]
+    for k in flips:
+        both[k].invert()
+    found, _ = filled(several(*both), tmp_path / "two.stl")
+    np.testing.assert_array_equal(found, boxes_inside((-0.9, 0.3), (-0.3, 0.9)))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("inwards", [False, True])
+def test_a_shell_within_is_a_cavity_if_it_is_turned_inwards(tmp_path, inwards, whole):
+    inner = CUBE.copy().apply_scale(0.5)
+    if inwards:
+        inner.invert()
+    both = several(CUBE, inner)
+    if whole:
+        both.invert()
+    found, notes = filled(both, tmp_path / "nested.ply")
+    solid, hole = boxes_inside((-0.9, 0.9)), boxes_inside((-0.45, 0.45))
+    np.testing.assert_array_equal(found, solid & ~hole if inwards else solid)
+    assert ("1 of them turned inwards, taken as cavities" in notes) == inwards
+
+
+def test_faces_that_are_there_twice_count_once(tmp_path):
+    for name, more in {"alike": [0], "thrice": [0, 0], "turned": [0, 5]}.items():
+        extra = CUBE.faces[more]
+        extra = extra[:, ::-1] if name == "turned" else extra
+        doubled = trimesh.Trimesh(CUBE.vertices, np.concatenate([CUBE.faces, extra]), process=False)
+        found, notes = filled(doubled, tmp_path / f"{name}.ply")
+        np.testing.assert_array_equal(found, boxes_inside((-0.9, 0.9)))
+        assert "there twice" in notes
+
+
+def test_an_edge_may_have_four_faces(tmp_path):
+    """Two boxes that touch along an edge, and two with a wall between them."""
+    edge = several(CUBE, CUBE.copy().apply_translation([1, 1, 0]))
+    wall = several(CUBE, CUBE.copy().apply_translation([1, 0, 0]))
+    x = np.linspace(-1, 1, 24)
+    low, high, all_of_it = (x > -0.9) & (x < 0), (x > 0) & (x < 0.9), np.abs(x) < 0.9
+    middle = np.abs(x) < 0.45
+    found, _ = filled(edge, tmp_path / "edge.ply")
+    corner = np.einsum("j,k->jk", low, low) | np.einsum("j,k->jk", high, high)
+    np.testing.assert_array_equal(found, np.einsum("i,jk->ijk", middle, corner))
+    found, _ = filled(wall, tmp_path / "wall.ply")
+    np.testing.assert_array_equal(found, np.einsum("i,j,k->ijk", middle, middle, all_of_it))
+
+
+def test_faces_that_wind_otherwise_are_turned(tmp_path):
+    ball = icosphere(3)
+    expected, notes = filled(ball, tmp_path / "ball.ply")
+    assert "turned" not in notes
+    some = np.random.default_rng(0).uniform(size=len(ball.faces)) < 0.3
+    faces = np.where(some[:, None], ball.faces[:, ::-1], ball.faces)
+    found, notes = filled(
+        trimesh.Trimesh(ball.vertices, faces, process=False), tmp_path / "mixed.ply"
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert "turned so that neighbours wind alike" in notes
+
+
+def test_faces_with_one_side_only_are_refused(tmp_path):
+    """The real projective plane with six vertices: each edge has two faces, and there is no inside."""
+    faces = np.array([[0, 1, 4], [0, 1, 5], [0, 2, 3], [0, 2, 5], [0, 3, 4], [1, 2, 3], [1, 2, 4],
+                      [1, 3, 5], [2, 4, 5], [3, 4, 5]])  # fmt: skip
+    corners = np.random.default_rng(0).uniform(size=(6, 3))
+    trimesh.Trimesh(corners, faces, process=False).export(tmp_path / "plane.ply")
+    assert "two sides" in refused(tmp_path / "plane.ply")
+
+
+def test_cut_files_are_said_to_be_cut(tmp_path):
+    ball = icosphere(1)
+    ball.export(tmp_path / "whole.stl")
+    content = (tmp_path / "whole.stl").read_bytes()
+    for length, said in ((84 + 50 * 30 + 7, "the 80 faces of its head, got 30"), (50, "84 bytes")):
+        (tmp_path / "cut.stl").write_bytes(content[:length])
+        line = refused(tmp_path / "cut.stl")
+        assert "the file is cut" in line
+        assert said in line
+        (tmp_path / "cut.stl").write_bytes(b"solid" + content[5:length])
+        assert "the file is cut" in refused(tmp_path / "cut.stl")
+    (tmp_path / "long.stl").write_bytes(content + bytes(500))
+    assert "goes on after them" in refused(tmp_path / "long.stl")
+    ball.export(tmp_path / "text.stl", file_type="stl_ascii")
+    text = (tmp_path / "text.stl").read_text()
+    assert len(meshes.load_mesh(tmp_path / "text.stl").faces) == 80
+    (tmp_path / "text.stl").write_text(text[: len(text) // 2])
+    assert "endsolid" in refused(tmp_path / "text.stl")
+
+
+def test_large_faces_are_worked_on_a_few_at_a_time(monkeypatch):
+    mesh = several(*(CUBE.copy().apply_scale(scale) for scale in np.linspace(0.5, 1.9, 8)))
+    whole = solids.occupancy(mesh, 16)
+    monkeypatch.setattr(solids, "CROSSINGS_A_PIECE", 300)
+    pieces = [len(found[0]) for _, found in solids.crossings(mesh.vertices.T, mesh.faces, 16)]
+    assert len(pieces) > 10
+    assert max(pieces) <= 300 + 17**2
+    np.testing.assert_array_equal(solids.occupancy(mesh, 16), whole)
 
 
 def test_meshes_that_cannot_be_used(tmp_path):
@@ -204,7 +333,7 @@ def test_memory_is_stated_before_the_work(tmp_path, monkeypatch):
     (note,) = meshes.load_mesh(tmp_path / "ball.ply").metadata["notes"]
     assert note == "1,280 faces take about 1.28 MB"
     monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
-    with pytest.raises(InputError, match="100x100x100 points, which takes 2 MB; lower --size"):
+    with pytest.raises(InputError, match="100x100x100 points, which takes 6 MB; lower --size"):
         solids.occupancy(icosphere(1), 100)
     with pytest.raises(InputError, match="at least 2 points"):
         solids.occupancy(icosphere(1), 1)

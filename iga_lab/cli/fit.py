@@ -15,16 +15,19 @@ from iga_core.filters import Level
 from iga_core.kinds import KINDS
 from iga_core.optimizers import Schedule
 from iga_core.sampling import SamplingRule
-from iga_lab.cli.interruption import Interruption
+from iga_lab.cli.interruption import Ending, name
 from iga_lab.cli.parameters import (
     SIZE,
     Grouped,
     Named,
     Several,
     read_frequencies,
+    read_path,
     read_size,
     section,
 )
+from iga_lab.cli.streams import say
+from iga_lab.cli.terminal import quoted
 from iga_lab.errors import InputError
 from iga_lab.hardware import BACKENDS, require_lab
 from iga_lab.settings import ALL_METHODS, choose, defaults, words
@@ -36,9 +39,6 @@ from iga_lab.signals import Size, load
 if TYPE_CHECKING:
     from iga_lab.runs.run import Run
 
-INTERRUPTED = 130
-"""Exit code of a shell's command that Ctrl-C has ended."""
-FOLDER = click.Path(path_type=Path)
 USUAL = Adjustment()
 
 signal_and_result = section("Signal and result")
@@ -51,17 +51,22 @@ OPTIONS = [
     signal_and_result(
         "--size", type=read_size, metavar=SIZE,
         show_default="image 128, shape 64, function 1024, sound at most 16384, volume as it is",
-        help="Side S of the centre square after resizing, or WxH, WxHxD of a whole picture or "
-        "volume; samples from the middle of a sound, of a function; points along each axis of a "
-        "shape."),
+        help="Side S of the centre square after resizing, or WxH, WxHxD of a whole picture, "
+        "video's frames or volume; samples from the middle of a sound, of a function; points along "
+        "each axis of a shape."),
     signal_and_result(
-        "--output", type=FOLDER, metavar="FOLDER", show_default="iga-runs/SIGNAL-NETWORK-TIME",
+        "--axes", metavar="LETTERS", show_default="known from the shape where it can be",
+        help="What the axes of an array hold, a letter each: H, W (or Y, X) a picture, with D (or "
+        "Z) a volume, with T a video; C the channels; such as HWC, CHW, DHW, TYXC. THWC takes all "
+        "frames of an animated picture."),
+    signal_and_result(
+        "--output", type=read_path, metavar="FOLDER", show_default="iga-runs/SIGNAL-NETWORK-TIME",
         help="New folder for all files."),
     signal_and_result(
-        "--resume", type=FOLDER, metavar="FOLDER",
+        "--resume", type=read_path, metavar="FOLDER",
         help="Continue the interrupted run in a folder, with its own settings."),
     signal_and_result(
-        "--lpips-weights", type=click.Path(path_type=Path), metavar="FILE",
+        "--lpips-weights", type=read_path, metavar="FILE",
         help="Measure a picture with LPIPS too, with the weights in this file: the state of "
         "lpips.LPIPS(net='alex')."),
     network(
@@ -170,14 +175,15 @@ def fit(
     /,
     signal: str,
     size: Size | None,
+    axes: str | None,
     output: Path | None,
     resume: Path | None,
     **given: Any,
 ) -> int:
     """Fit a network to SIGNAL with and without adjustment, and compare.
 
-    SIGNAL is a file: an image, an array (.npy) of a picture or a volume, a sound (.wav), or a
-    watertight mesh (.obj, .ply, .stl); or a name: of a photograph that scikit-image ships,
+    SIGNAL is a file: an image, an array (.npy) of a picture, a volume or a video, a sound (.wav),
+    or a watertight mesh (.obj, .ply, .stl); or a name: of a photograph that scikit-image ships,
     astronaut (the default), coffee, chelsea, camera, rocket, ..., or sines, also as sines:5,20,80
     (cycles). Ctrl-C ends a run with the results so far, and --resume continues it.
     """
@@ -187,32 +193,42 @@ def fit(
     from iga_lab.runs import run as runs
 
     if resume is None:
-        run = _begun(signal, size, output, given)
+        run = _begun(signal, size, axes, output, given)
     else:
         _refuse_other_settings(context)
         if folders.finished(resume):
-            click.echo(f"The run in {resume} is finished; there is nothing to resume.")
+            say(f"The run in {quoted(resume)} is finished; there is nothing to resume.")
             return 0
         run = runs.resume(resume)
+    ending = context.ensure_object(Ending)
     with closing(run):
-        result, unwritten = _trained(run)
-    code = _reported(run, result)
+        result, unwritten = _trained(run, ending)
+    _reported(run, result)
     if unwritten is not None:
-        raise InputError(f"{unwritten}, then run iga fit --resume {run.folder}")
-    return code
+        raise InputError(f"{unwritten}, then run iga fit --resume {quoted(run.folder)}")
+    if result["status"] == "interrupted":
+        say(f"Continue with  iga fit --resume {quoted(run.folder)}")
+        return 128 + ending.wished  # as a shell says that a signal has ended a command
+    return 0 if result["status"] == "finished" else 1
 
 
-def _begun(signal: str, size: Size | None, output: Path | None, given: Mapping[str, Any]) -> "Run":
+def _begun(
+    signal: str,
+    size: Size | None,
+    axes: str | None,
+    output: Path | None,
+    given: Mapping[str, Any],
+) -> "Run":
     """Read the signal, choose what was left open, and prepare the run; nothing is written yet."""
     from iga_lab.cli.progress import Filling
     from iga_lab.runs.run import begin
 
     with Filling() as bar:
-        loaded = load(signal, size, bar.watch)
+        loaded = load(signal, size, bar.watch, axes)
     settings = choose(given, loaded)
     run = begin(settings, loaded.values, output)
     for note in (*loaded.notes, *words.advice(given, settings)):
-        click.echo(note, err=True)
+        say(note, error=True)
     return run
 
 
@@ -230,47 +246,47 @@ def _refuse_other_settings(context: click.Context) -> None:
         )
 
 
-def _trained(run: "Run") -> tuple[dict[str, Any], InputError | None]:
-    """Train a run to its end or to Ctrl-C, and write its files, see `Run.report`."""
+def _trained(run: "Run", ending: Ending) -> tuple[dict[str, Any], InputError | None]:
+    """Train a run to its end or to a signal, and write its files, see `Run.report`."""
     from iga_lab.cli.progress import Bars
     from iga_lab.runs.course import race
 
-    with Interruption() as interruption:
-        run.start()  # within, so that Ctrl-C ends a run with results as soon as it has a folder
+    with ending.patience():
+        run.start()  # within, so that a run ends with results as soon as it has a folder
         for note in run.notes:
-            click.echo(note, err=True)
+            say(note, error=True)
         with Bars(run.courses) as bars:
             race(
                 run.courses,
-                wished=lambda: interruption.wished,
+                wished=lambda: bool(ending.wished),
                 watch=bars.watch,
                 save=run.save,
                 note=bars.note,
             )
-        if interruption.wished:
-            click.echo("Stopped; writing the results so far (Ctrl-C again: abort).", err=True)
+        if ending.wished:
+            say(
+                f"Stopped by {name(ending.wished)}; writing the results so far. Ctrl-C now ends at "
+                "once, and the run can still be continued.",
+                error=True,
+            )
         return run.report()
 
 
-def _reported(run: "Run", result: Mapping[str, Any]) -> int:
-    """Say what came of a run and where it lies; returns the exit code."""
+def _reported(run: "Run", result: Mapping[str, Any]) -> None:
+    """Say what came of a run and where it lies."""
     from iga_lab.cli import tables
     from iga_lab.cli.terminal import console
 
     for line in (about := words.about(run.settings)):
-        click.echo(line)
+        say(line)
     if about:
-        click.echo()
+        say("")
     terminal = console()
     for table in (tables.results(result), tables.bands(result)):
         terminal.print(table)
         terminal.print()
-    for name, numbers in result["methods"].items():
+    for method, numbers in result["methods"].items():
         if numbers["message"]:
-            click.echo(f"{name}: {numbers['message']}", err=True)
-    click.echo(f"Files are in {run.folder}")
-    click.echo(f"Look at  {run.folder / 'comparison.png'}")
-    if result["status"] == "interrupted":
-        click.echo(f"Continue with  iga fit --resume {run.folder}")
-        return INTERRUPTED
-    return 0 if result["status"] == "finished" else 1
+            say(f"{method}: {numbers['message']}", error=True)
+    say(f"Files are in {quoted(run.folder)}")
+    say(f"Look at  {quoted(run.folder / 'comparison.png')}")

@@ -4,11 +4,14 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from iga_lab.cli.interruption import Ending, heard
+from iga_lab.cli.streams import say
 from iga_lab.errors import InputError, unknown
 from iga_lab.hardware import INSTALL, LAB_MODULES
 from iga_lab.signals import Size
@@ -22,6 +25,8 @@ else:
 
 SIZE = "S|WxH|WxHxD"
 """How `--help` shows what `read_size` reads."""
+LONGEST = 300
+"""Letters of a word that an error repeats; longer than the names that systems allow for files."""
 
 
 class Named(Choice):
@@ -93,42 +98,117 @@ class Grouped(click.Command):
 
 
 class OneLineErrors(click.Group):
-    """A group that says what is wrong in one line and ends with exit code 2."""
+    """A group that says what is wrong in one line and ends with exit code 2.
+
+    Ended by a signal it says so, and its exit code is that which a shell gives.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order in which they were added."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of another name, the nearest is offered."""
+        if not args[0].startswith("-") and args[0] not in self.commands:
+            raise unknown("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any
     ) -> NoReturn:
         """Run the command line; what a command returns is the exit code."""
-        # In which click would print the usage before every error, and end with codes of its own.
-        others["standalone_mode"] = False
+        # Whatever the file of the process is called, the command is what a person types.
+        prog_name = "iga"
+        # In standalone mode click would print the usage before every error, and end with codes of
+        # its own.
+        others |= {"standalone_mode": False, "obj": (ending := Ending())}
+        said = list(sys.argv[1:] if args is None else args)
         try:
-            sys.exit(super().main(args, prog_name, **others) or 0)
-        except NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (click.exceptions.Abort, KeyboardInterrupt):
-            click.echo("Aborted.", err=True)
-            sys.exit(130)
-        except InputError as error:
-            _fail(str(error))
-        except click.UsageError as error:
-            _fail(_usage(error))
-        except ModuleNotFoundError as error:
+            with heard(ending):
+                code = super().main(said, prog_name, **others) or 0
+        except BaseException as error:
+            # Not by its kind: in the middle of an import it may have become an error of that.
+            if ending.number or isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+                say("Aborted.", error=True)
+                code = 128 + (ending.number or 2)
+            elif isinstance(error, NoArgsIsHelpError):
+                error.show()
+                code = error.exit_code
+            else:
+                say(f"Error: {_shortened(self._line(error, said))}", error=True)
+                code = 2
+        sys.exit(code)
+
+    def _line(self, error: BaseException, said: Sequence[str]) -> str:
+        """Return what a person has to change, or raise what is a fault of ours."""
+        # Errors of the parser do not know their command.
+        name = next((word for word in said if word in self.commands), "")
+        shown = f"iga {name}".strip()
+        if isinstance(error, InputError):
+            return _with_option(str(error), self.commands.get(name))
+        if isinstance(error, click.UsageError):
+            return f"{_usage(error, shown)}; see {shown} --help"
+        if isinstance(error, ModuleNotFoundError):
             module = (error.name or "").partition(".")[0]
-            if module not in LAB_MODULES:
-                raise
-            _fail(f"{module}: expected to be installed, got nothing; run {INSTALL['lab']}")
+            if module in LAB_MODULES:
+                return f"{module}: expected to be installed, got nothing; run {INSTALL['lab']}"
+        elif isinstance(error, MemoryError):
+            return (
+                f"memory: expected enough for `{shown}`, got no more from the system; "
+                "lower --size, or end other programs"
+            )
+        elif isinstance(error, OSError) and error.filename is not None:
+            return (
+                f"{error.filename!r}: expected a file or folder that can be used, got "
+                f"{error.strerror}; name another"
+            )
+        raise error
 
 
-def _usage(error: click.UsageError) -> str:
-    command = error.ctx.command_path if error.ctx else "iga"
+def read_path(text: str) -> Path:
+    """Read the name of a file or folder."""
+    if not text:
+        raise click.BadParameter("expected the name of a file or folder, got an empty one")
+    return Path(text)
+
+
+def _usage(error: click.UsageError, command: str) -> str:
+    """Return click's errors in the words of ours."""
+    if isinstance(error, click.NoSuchOption):
+        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        return f"{error.option_name}: expected an option of `{command}`, got another word{near}"
+    if isinstance(error, click.BadOptionUsage):
+        return f"{error.option_name}: expected a value behind it, got none"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"{error.param.human_readable_name}: expected a value, got none"
     message = " ".join(error.format_message().split()).rstrip(".")
-    # A missing parameter has no message of its own beside what click makes of it.
-    if isinstance(error, click.BadParameter) and error.param is not None and error.message:
-        message = f"{error.param.opts[0]}: {error.message.rstrip('.')}"
-    return f"{message}; see {command} --help"
+    if more := re.search(r"unexpected extra arguments? \((.*)\)", message):
+        return (
+            f"{command}: expected no more words, got {more[1]!r}; "
+            "put a name that has spaces in quotes"
+        )
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        message = f"{_spoken(error.param)}: {error.message.rstrip('.')}"
+    return message
 
 
-def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(2)
+def _spoken(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Option):
+        return parameter.opts[0]
+    return parameter.human_readable_name
+
+
+def _with_option(message: str, command: click.Command | None) -> str:
+    """Return a message that begins with the name of a setting as a person types it."""
+    name, colon, rest = message.partition(": ")
+    options = {
+        parameter.name: _spoken(parameter) for parameter in (command.params if command else ())
+    }
+    return options.get(name.replace("-", "_"), name) + colon + rest
+
+
+def _shortened(message: str) -> str:
+    """Leave out the middle of words that no person reads to their end."""
+    return re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:80]}...{word[0][-40:]}", message)

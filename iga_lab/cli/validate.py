@@ -5,23 +5,25 @@ from pathlib import Path
 import click
 
 from iga_core.testing import NETWORKS
-from iga_lab.cli.parameters import Several
+from iga_lab.cli.parameters import Several, read_path
 from iga_lab.hardware import BACKENDS
 from iga_lab.settings import defaults
 
 
-@click.command()
+@click.command(short_help="Compare every backend and device here with NumPy in float64.")
 @click.option(
     "--network",
     type=Several(*NETWORKS),
+    metavar=",".join(NETWORKS),
     default=",".join(NETWORKS),
     show_default="all",
-    help="Networks.",
+    help="Networks to validate with.",
 )
 @click.option("--seed", type=int, default=defaults.SEED, help="Of the initial parameters.")
 @click.option(
     "--only",
     type=Several(*BACKENDS, "array-api-strict"),
+    metavar=",".join((*BACKENDS, "array-api-strict")),
     default=(),
     show_default="all that can be used here",
     help="Backends to validate.",
@@ -29,7 +31,8 @@ from iga_lab.settings import defaults
 @click.option(
     "--json",
     "path",
-    type=click.Path(path_type=Path),
+    type=read_path,
+    metavar="FILE",
     help="New file for every difference, bound and verdict; what is infinite is null.",
 )
 def validate(network: tuple[str, ...], seed: int, only: tuple[str, ...], path: Path | None) -> int:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from iga_core import Equalise
 from iga_core.filters import needs_kernel
-from iga_lab.figures.style import GREY
+from iga_lab.figures.style import GREY, drawable
 from iga_lab.settings import Settings, adjusted
 from iga_lab.settings.words import about, filtering
 
@@ -26,7 +26,7 @@ def description(settings: Settings) -> list[str]:
     octaves = f" ({network.frequencies} frequencies)" if network.kind == "pe" else ""
     average = optimizer.average_weights
     return [
-        f"{settings.signal}, {settings.form}",
+        f"{drawable(settings.signal)}, {settings.form}",
         f"{NETWORKS[network.kind]}{octaves}, {network.depth} × {network.width}",
         f"{type(optimizer).__name__} {optimizer.learning_rate:g}, {optimizer.schedule}"
         + (f", averaged {average:g}" if average else ""),
@@ -56,4 +56,5 @@ def groups(settings: Settings) -> list[str]:
 
 def head(figure: "Figure", lines: list[str]) -> None:
     """Write lines above a figure."""
-    figure.suptitle("\n".join(lines), fontsize=10, color=GREY)
+    # A name may hold two dollars, which are no mathematics.
+    figure.suptitle("\n".join(lines), fontsize=10, color=GREY, parse_math=False)

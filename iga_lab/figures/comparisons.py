@@ -1,13 +1,13 @@
 """Truth and fits side by side, as PNG files in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.figures.captions import LABELS, description, groups, head
-from iga_lab.figures.style import COLOURS, GREY, new_figure, opened, png
+from iga_lab.figures.style import COLOURS, GREY, house_style, new_figure, opened, png
 from iga_lab.figures.views import views
 from iga_lab.metrics import Outcome
 from iga_lab.settings import Settings
@@ -33,8 +33,11 @@ VIEW = 420
 """Pixels a side of a view of a solid."""
 SIDES = ("from the front", "from the right", "from above")
 SLICES = ("z", "y", "x")
+SHOWN = (3, 4)
+"""Channels that are colours, or colours and opacity; the mean of others is drawn."""
 
 
+@house_style()
 def comparison(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> bytes:
     """Draw truth and predictions as their kind wants it.
 
@@ -55,7 +58,9 @@ def comparison(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -
         three sides; of a function or a sound with residuals and spectra.
     """
     kind = settings.form.kind
-    draw = {"image": _pictures, "volume": _slices, "shape": _solids}.get(kind, _traces)
+    draw = {"image": _pictures, "volume": _slices, "video": _frames, "shape": _solids}.get(
+        kind, _traces
+    )
     return png(draw(settings, truth, outcomes))
 
 
@@ -92,16 +97,40 @@ def _pictures(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) ->
 
 def _slices(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> "Figure":
     """Draw the slice in the middle of each axis, and errors there."""
+    titles = [f"middle of {name}" for name in SLICES]
+    return _three(
+        settings,
+        truth,
+        outcomes,
+        titles,
+        lambda values: [np.take(values, n // 2, axis) for axis, n in enumerate(truth.shape[:3])],
+    )
 
-    def middle(values: Values) -> list[Values]:
-        return [np.take(values, n // 2, axis) for axis, n in enumerate(truth.shape[:3])]
 
+def _frames(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> "Figure":
+    """Draw a video's first, middle and last frame, and errors there."""
+    last = len(truth) - 1
+    some = (0, last // 2, last)
+    titles = [f"frame {number + 1} of {last + 1}" for number in some]
+    return _three(
+        settings, truth, outcomes, titles, lambda values: [values[number] for number in some]
+    )
+
+
+def _three(
+    settings: Settings,
+    truth: Values,
+    outcomes: Sequence[Outcome],
+    names: Sequence[str],
+    middle: Callable[[Values], list[Values]],
+) -> "Figure":
+    """Draw three pictures out of each, one below the other, and the errors of each."""
     heights = [float(np.clip(CELL * s.shape[0] / s.shape[1], 1.0, 6.0)) for s in middle(truth)]
     figure, axes, bar = _grid([*heights, *heights], 1 + len(outcomes))
     volumes = [truth, *(o.prediction for o in outcomes)]
     for column, title, volume in zip(axes.T, _titles(outcomes), volumes, strict=True):
-        for axis, name, part in zip(column, SLICES, middle(volume), strict=False):
-            _show(axis, part, f"truth, middle of {name}" if volume is truth else title)
+        for axis, name, part in zip(column, names, middle(volume), strict=False):
+            _show(axis, part, f"truth, {name}" if volume is truth else title)
     for axis in axes[4:, 0]:
         axis.axis("off")
     _describe(axes[3, 0], settings)
@@ -130,8 +159,12 @@ def _views(volume: Values) -> Values:
 
 
 def _traces(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> "Figure":
-    """Draw prediction over truth, a stretch of it, the residual, and spectra."""
-    count, values = len(truth), truth[:, 0]
+    """Draw prediction over truth, a stretch of it, the residual, and spectra.
+
+    Of several channels one is drawn, the loudest: another may be silent.
+    """
+    chosen = int(np.argmax(np.sum(truth**2, axis=0)))
+    count, values = len(truth), truth[:, chosen]
     length = min(count, max(SMALLEST_STRETCH, count // STRETCH_SHARE))
     first = _liveliest(values, length)
     x, unit = np.linspace(-1, 1, count), "x"
@@ -142,17 +175,18 @@ def _traces(settings: Settings, truth: Values, outcomes: Sequence[Outcome]) -> "
         frequencies, per = np.fft.rfftfreq(count, 1 / rate), "frequency (Hz)"
     figure = new_figure(max(4.6 * len(outcomes), 8.0), 11)
     axes = figure.subplots(4, len(outcomes), squeeze=False, sharey="row")
-    largest = max(float(np.abs(o.prediction[:, 0] - values).max()) for o in outcomes)
+    largest = max(float(np.abs(o.prediction[:, chosen] - values).max()) for o in outcomes)
     spectrum = _magnitudes(values)
-    residuals = [_magnitudes(o.prediction[:, 0] - values) for o in outcomes]
+    residuals = [_magnitudes(o.prediction[:, chosen] - values) for o in outcomes]
     faintest = min(float(np.median(residual)) for residual in residuals) / 10
     for (whole, close, rest, spectra), o, residual in zip(axes.T, outcomes, residuals, strict=True):
-        prediction, colour = o.prediction[:, 0], COLOURS[o.name]
+        prediction, colour = o.prediction[:, chosen], COLOURS[o.name]
         for axis, part in ((whole, slice(None)), (close, slice(first, first + length))):
             axis.plot(x[part], values[part], color=GREY, linewidth=2.2, alpha=0.6, label="truth")
             axis.plot(x[part], prediction[part], color=colour, linewidth=0.8, label=LABELS[o.name])
         whole.axvspan(x[first], x[first + length - 1], color=FRAME, alpha=0.35, linewidth=0)
-        whole.set(title=f"{LABELS[o.name]}: {o.psnr[-1]:.2f} dB", xlabel=unit)
+        which = "" if truth.shape[1] == 1 else f", channel {chosen + 1} of {truth.shape[1]} drawn"
+        whole.set(title=f"{LABELS[o.name]}: {o.psnr[-1]:.2f} dB{which}", xlabel=unit)
         close.set(title="detail", xlabel=unit)
         rest.plot(x, prediction - values, color=colour, linewidth=0.7)
         rms = float(np.sqrt(np.mean((prediction - values) ** 2)))
@@ -231,10 +265,11 @@ def _errors(figure: "Figure", axes: "Grid", bar: "Axes", errors: list[list[Value
 
 def _show(axes: "Axes", picture: Values, title: str) -> None:
     clipped = np.clip(picture, 0, 1)
-    if picture.shape[2] == 1:
-        axes.imshow(clipped[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    else:
+    if picture.shape[2] in SHOWN:
         axes.imshow(clipped, interpolation="nearest")
+    else:
+        grey = clipped.mean(axis=-1)
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     _bare(axes, title)
 
 
@@ -256,7 +291,8 @@ def _mark(axes: "Axes", top: int, left: int, side: int) -> None:
 def _describe(axes: "Axes", settings: Settings) -> None:
     axes.axis("off")
     lines = [*description(settings), "", *groups(settings)]
-    axes.text(0.02, 0.5, "\n".join(lines), va="center", transform=axes.transAxes, linespacing=1.5)
+    text = axes.text(0.02, 0.5, "\n".join(lines), va="center", transform=axes.transAxes)
+    text.set(linespacing=1.5, parse_math=False)
 
 
 def _caption(figure: "Figure", settings: Settings) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from iga_lab.figures.captions import LABELS, description, head
-from iga_lab.figures.style import COLOURS, GREY, new_figure, opened, png
+from iga_lab.figures.style import COLOURS, GREY, house_style, new_figure, opened, png
 from iga_lab.metrics import Outcome, equal_seconds
 from iga_lab.settings import Settings
 from iga_lab.settings.words import about
 
 
+@house_style()
 def curves(settings: Settings, outcomes: Sequence[Outcome]) -> bytes:
     """Draw PSNR against steps and against seconds; returns a PNG file."""
     figure = new_figure(11, 4.5)

@@ -11,7 +11,7 @@ from iga_array import MLP, empirical_ntk
 from iga_core import Equalise
 from iga_core.filters import Filter
 from iga_lab.figures.captions import LABELS, description, head
-from iga_lab.figures.style import COLOURS, new_figure, opened, png
+from iga_lab.figures.style import COLOURS, house_style, new_figure, opened, png
 from iga_lab.settings import Settings
 from iga_lab.settings.words import about
 from iga_lab.signals import coordinates
@@ -42,6 +42,7 @@ class Spectrum:
     filter: Filter | None = None
 
 
+@house_style()
 def spectra(settings: Settings, name: str, steps: int, parameters: list[NDArray[Any]]) -> bytes:
     """Draw the eigenvalues of the eNTK at the group centres, at the start and at the end.
 

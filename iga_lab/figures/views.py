@@ -47,7 +47,7 @@ def _view(mesh: "Trimesh", axes: NDArray[np.int64], side: int) -> NDArray[np.flo
     right, up, towards = axes @ np.asarray(mesh.vertices, dtype=np.float64).T
     nearest = np.full((fine, fine), -np.inf)
     seen = np.full((fine, fine), -1)
-    for _, (rows, columns, depths, faces) in crossings([towards, -up, right], mesh.faces, fine):
+    for _, (rows, columns, depths, faces, _) in crossings([towards, -up, right], mesh.faces, fine):
         np.maximum.at(nearest, (rows, columns), depths)
         # Exact: the largest of the same numbers.
         front = nearest[rows, columns] == depths

@@ -77,6 +77,10 @@ def _features(torch: Any, state: dict[str, Any], picture: NDArray[np.float64]) -
 
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     """Return the arrays of a weights file by name, in float64."""
+    if not path.is_file():
+        # A pipe would be waited for, and a device can have no end.
+        what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no file"
+        raise _unusable(path, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the file's format, which is checked below
@@ -113,6 +117,6 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 def _unusable(path: Path, got: str) -> InputError:
     return InputError(
-        'weights: expected the state of lpips.LPIPS(net="alex") as torch.save wrote it, '
+        'lpips-weights: expected the state of lpips.LPIPS(net="alex") as torch.save wrote it, '
         f"got {got} in {str(path)!r}; make the file where lpips is installed: {MAKE}"
     )

@@ -53,10 +53,21 @@ class Claim:
             )
 
     def mark(self, run: str) -> None:
-        """Note which run the folder is of."""
+        """Note which run the folder is of.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        if marked(self.folder) == run:
+            return  # nothing is gained by writing it anew, on a disk that may be full
         file = self._held.file
-        file.truncate(0)
-        file.write(f"{PROGRAM} {run}\n".encode())
+        try:
+            file.truncate(0)
+            file.write(f"{PROGRAM} {run}\n".encode())
+        except OSError as error:
+            raise _unwritable("output", self.folder, error) from None
 
     def close(self) -> None:
         """Let others in, and take the mark away where there is nothing left to do.
@@ -92,7 +103,9 @@ def new_folder(output: Path | None, name: str) -> Path:
     """
     folder = output
     if folder is None:
-        short = re.sub(r"[^\w .+()-]", "_", name)[:MOST_NAME]
+        # Letters that the locale has not cannot be in the names of files either.
+        known = name.encode(sys.getfilesystemencoding(), "replace")
+        short = re.sub(r"[^\w .+()-]", "_", known.decode(sys.getfilesystemencoding()))[:MOST_NAME]
         stamp = f"{short}-{datetime.now():%Y%m%d-%H%M%S}"
         tails = itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
         folder = next(path for tail in tails if not (path := RUNS / (stamp + tail)).exists())

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_array import MLP
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.files import write_whole
 from iga_lab.memory import require_memory
 from iga_lab.runs.models import Model, load_model
-from iga_lab.signals import MOST_SIDE, SUFFIXES, Kind, Size, coordinates, exported
+from iga_lab.signals import MOST_SIDE, Form, Kind, Size, coordinates, exported, suffixes
+from iga_lab.signals.sounds import require_rate
 
 BLOCK_BYTES = 2**28
 """Of the values of a hidden layer, of which a few are held."""
 BLOCK_POINTS = 2**16
-MOST_RATE = 2**31 // 2 - 1
-"""Of the bytes of a second, two a sample, that a WAV file can say."""
 BYTES_A_POINT: dict[Kind, int] = {
-    "function": 16, "sound": 20, "image": 16, "volume": 16, "shape": 200,
+    "function": 16, "sound": 20, "image": 16, "volume": 16, "video": 16,
+    "shape": 200,
 }  # fmt: skip
 """Of evaluating and writing one, at most, for each channel."""
 
@@ -30,7 +30,8 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
 
     A picture is written as PNG, 8 bits a channel, clipped to [0, 1]; a sound as WAV of 16 bits, its
     loudest sample in training at full scale; a shape as the mesh where it crosses 1/2, as PLY; a
-    function or a volume as an array, NPY of float32.
+    function, a volume, a video or what came as an array as an array, NPY of float32, its axes as
+    they came.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
         ``(side, None)``, the same along each axis, or one number an axis: ``(width, height)``,
         ``(width, height, depth)``; by default as it was trained.
     output : Path, optional
-        A new file, its name ending as `SUFFIXES` says; by default beside the model.
+        A new file, its name ending as `suffixes` says; by default beside the model.
 
     Returns
     -------
@@ -55,11 +56,12 @@ def render(path: Path, size: Size | None, output: Path | None) -> Path:
     model = load_model(path)
     shape = _shape(model, size)
     words = "x".join(map(str, reversed(shape)))
-    output = output or path.with_name(f"{path.stem}-{words}{SUFFIXES[model.form.kind]}")
+    output = output or path.with_name(f"{path.stem}-{words}{suffixes(model.form)[0]}")
     _require_size(model, shape, words)
-    _require_new(output, model.form.kind)
+    _require_new(output, model.form)
     rate = _rate(model, shape)
-    write_whole(output, exported(model.form.kind, evaluate(model, shape), rate))
+    layout = model.form.layout if output.suffix.lower() == ".npy" else ""
+    write_whole(output, exported(model.form.kind, evaluate(model, shape), rate, layout))
     return output
 
 
@@ -100,12 +102,7 @@ def _rate(model: Model, shape: tuple[int, ...]) -> int | None:
     if model.form.rate is None:
         return None
     rate = max(1, round(model.form.rate * (shape[0] - 1) / max(1, model.form.shape[0] - 1)))
-    if rate > MOST_RATE:
-        raise InputError(
-            f"size: expected at most {MOST_RATE:,} samples a second, which a sound's file can "
-            f"have, got {shape[0]:,} in the time of {model.form.shape[0]:,} at "
-            f"{model.form.rate:,}; lower --size"
-        )
+    require_rate("size", rate, model.form.channels, "lower --size")
     return rate
 
 
@@ -117,7 +114,7 @@ def _shape(model: Model, size: Size | None) -> tuple[int, ...]:
     if len(sides) not in (1, axes):
         words = "x".join(map(str, sides))
         raise InputError(
-            f"size: expected one side or {axes} numbers for a {model.form.kind}, got {words}; "
+            f"size: expected one side or {axes} numbers for {a(model.form.kind)}, got {words}; "
             "change --size"
         )
     return sides * axes if len(sides) == 1 else tuple(reversed(sides))
@@ -133,10 +130,11 @@ def _require_size(model: Model, shape: tuple[int, ...], words: str) -> None:
     require_memory("size", needed, f"{words} {unit}s", "lower --size")
 
 
-def _require_new(output: Path, kind: Kind) -> None:
-    if output.suffix.lower() != SUFFIXES[kind]:
+def _require_new(output: Path, form: Form) -> None:
+    endings = suffixes(form)
+    if output.suffix.lower() not in endings:
         raise InputError(
-            f"output: expected a name that ends in {SUFFIXES[kind]} for a {kind}, got "
+            f"output: expected a name that ends in {' or '.join(endings)} for {a(form.kind)}, got "
             f"{str(output)!r}; rename it"
         )
     if output.exists():

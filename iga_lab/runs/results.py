@@ -18,6 +18,7 @@ from iga_lab.metrics import OCTAVES, Outcome, equal_seconds, mean_squared_error
 from iga_lab.runs.course import Course
 from iga_lab.runs.storage import FORMAT
 from iga_lab.settings import Settings, by_name
+from iga_lab.signals.meshes import occupied
 from iga_lab.signals.solids import surface
 
 LAST = 100
@@ -127,6 +128,8 @@ def result(
         "format": FORMAT,
         "status": run_status([o.status for o in outcomes]),
         "settings": by_name(settings),
+        "range": [settings.form.low, settings.form.high],
+        **({"occupied": occupied(truth)} if settings.form.kind == "shape" else {}),
         "methods": summary(outcomes),
         "equal_seconds": equal_seconds(outcomes),
         "bands_in_cycles_a_sample": edges,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab import metrics
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.figures.comparisons import comparison
 from iga_lab.figures.curves import curves
 from iga_lab.figures.spectrum import spectra
@@ -34,11 +34,11 @@ from iga_lab.runs.folders import (
 from iga_lab.runs.models import Model, model_file
 from iga_lab.runs.storage import DamagedError, OtherRunError, UnusableError
 from iga_lab.settings import Settings
-from iga_lab.signals import SUFFIXES, exported
+from iga_lab.signals import exported, suffixes
 from iga_lab.signals.solids import surface
 
-EXPORTED = ("sound", "volume", "shape")
-"""Kinds whose fits are written as files too, and the truth beside them."""
+EXPORTED = ("sound", "volume", "video", "shape")
+"""Kinds whose fits are written as files too, and the truth beside them; so are all arrays'."""
 
 
 class Run:
@@ -148,11 +148,22 @@ class Run:
                 write_whole(self.folder / name, *make())
             except InputError as error:
                 errors.append(error)
+            except Exception as error:  # libraries that draw or export fail in every way there is
+                reason = " ".join(str(error).split()) or type(error).__name__
+                errors.append(
+                    InputError(
+                        f"{name}: expected to be made, got {type(error).__name__}: {reason}; what "
+                        "else there is has been written: mend that, or report it"
+                    )
+                )
         if result["status"] != "interrupted" and not errors:
             # Last: a folder with a result and no checkpoint is one that is done. The older one
             # first, so that a run killed in between goes on from its end.
-            for name in (BEFORE, CHECKPOINT):
-                (self.folder / name).unlink(missing_ok=True)
+            try:
+                for name in (BEFORE, CHECKPOINT):
+                    (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                errors.append(_not_moved("output", self.folder, error))
         return result, errors[0] if errors else None
 
     def _checkpoint(self) -> Checkpoint:
@@ -170,14 +181,14 @@ class Run:
         settings, form = self.settings, self.settings.form
         for course in self.courses:
             yield f"model-{course.name}.safetensors", partial(self._model, course)
-        if form.kind in EXPORTED:
+        if form.kind in EXPORTED or form.layout:
             fits = {f"fit-{outcome.name}": outcome.prediction for outcome in outcomes}
             for name, values in {"truth": self._values, **fits}.items():
                 # A network that is nowhere inside has no surface to write.
                 if form.kind != "shape" or len(surface(values[..., 0]).faces):
                     yield (
-                        name + SUFFIXES[form.kind],
-                        partial(_one, exported, form.kind, values, form.rate),
+                        name + suffixes(form)[0],
+                        partial(_one, exported, form.kind, values, form.rate, form.layout),
                     )
         yield "curves.csv", partial(_one, results.curves_csv, outcomes)
         yield RESULT, partial(_one, as_json, result)
@@ -286,10 +297,20 @@ def _claimed_unchanged(path: Path, stamp: object) -> Claim:
             )
         # The damaged one may not become the one before the next.
         path.replace(path.parent / CHECKPOINT)
+    except OSError as error:
+        claim.close()
+        raise _not_moved("resume", path.parent, error) from None
     except BaseException:
         claim.close()
         raise
     return claim
+
+
+def _not_moved(name: str, folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{name}: expected checkpoints that can be moved and removed, got {error.strerror} in "
+        f"{str(folder)!r}; see whose the folder is"
+    )
 
 
 def _stamp(path: Path) -> object:
@@ -304,5 +325,7 @@ def _stamp(path: Path) -> object:
 def _require_lpips(kind: str, values: NDArray[np.float64], weights: Path) -> None:
     """Raise before training what the measure would raise after it."""
     if kind != "image":
-        raise InputError(f"lpips-weights: expected an image to measure, got a {kind}; leave it out")
+        raise InputError(
+            f"lpips-weights: expected an image to measure, got {a(kind)}; leave it out"
+        )
     metrics.lpips(values, values, weights)

@@ -127,11 +127,6 @@ class Contents:
             raise DamagedError("its digest is that of another content")
         return found
 
-    def of(self, prefix: str) -> dict[str, Entry]:
-        """Return the entries whose names begin with a prefix, by the rest of their names."""
-        whole = self.entries.items()
-        return {k.removeprefix(prefix): entry for k, entry in whole if k.startswith(prefix)}
-
 
 def packed(arrays: Mapping[str, NDArray[Any]], words: Mapping[str, str]) -> list[Content]:
     """Return arrays and words as the parts of a file of this program; equal ones give equal bytes.

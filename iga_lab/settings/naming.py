@@ -39,7 +39,8 @@ def composed(named: Mapping[str, Any]) -> Settings:
     KeyError
         If one is missing.
     """
-    form = Form(named["kind"], tuple(named["shape"]), named["channels"], named["rate"])
+    of_form = {field.name: named[field.name] for field in dataclasses.fields(Form)}
+    form = Form(**of_form | {"shape": tuple(named["shape"])})
     return Settings(
         signal=named["signal"],
         form=form,

@@ -7,6 +7,7 @@ import numpy as np
 
 from iga_core import Equalise, Network
 from iga_core.filters import needs_kernel
+from iga_core.kinds import KINDS
 from iga_lab.errors import InputError
 from iga_lab.memory import require_memory
 from iga_lab.settings.settings import Settings, adjusted, architecture
@@ -17,6 +18,12 @@ MOST_FREQUENCIES = 32
 KERNEL_COPIES = 10
 """Arrays of float64 of the kernel's size that making a transform takes: 7 to 10 were measured, for
 Damp and Equalise of 3,000 groups, on NumPy and PyTorch."""
+PUBLISHED = {
+    "bn": ("normalises", "its layers need the scale and the phases that normalising takes away"),
+    "fr": ("alpha", "nobody has published what it takes"),
+}
+"""Of the methods that are not for every network: the field of `iga_core.kinds.Kind` that says so,
+and why."""
 PARAMETER_COPIES = 6
 """Of a method: parameters, the two versions before, gradients and two moments."""
 
@@ -41,6 +48,8 @@ def require_usable(settings: Settings) -> None:
 
 def require_networks(network: Network, methods: Iterable[str], dtype: str) -> None:
     """Raise unless the methods' networks can be made, and their parameters fit in memory."""
+    for method in methods:
+        _require_kind(network, method)
     try:
         networks = [architecture(network, method) for method in methods]
     except (TypeError, ValueError) as error:
@@ -52,6 +61,23 @@ def require_networks(network: Network, methods: Iterable[str], dtype: str) -> No
         f"{count:,} parameters",
         "lower --width or --depth",
     )
+
+
+def _require_kind(network: Network, method: str) -> None:
+    """Raise for what the core would refuse in words for those who write Python."""
+    for part in PUBLISHED.keys() & set(method.split("+")):
+        field, why = PUBLISHED[part]
+        kinds = [name for name, kind in KINDS.items() if getattr(kind, field) is not None]
+        if network.kind not in kinds:
+            raise InputError(
+                f"method: expected --network {' or '.join(kinds)} with {method}, got "
+                f"{network.kind!r}: {why}; choose another network, or leave {method} out"
+            )
+    if "fr" in method.split("+") and network.depth == 1:
+        raise InputError(
+            f"depth: expected at least 2 with {method}, which changes the weights between hidden "
+            f"layers, got 1; raise --depth, or leave {method} out"
+        )
 
 
 def require_patch(grouping: str, patch: int, form: Form) -> None:

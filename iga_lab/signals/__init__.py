@@ -1,6 +1,6 @@
 """What can be fitted, a file a kind; and what all kinds share, which is all that others see."""
 
-from iga_lab.signals.exporting import SUFFIXES, exported
+from iga_lab.signals.exporting import SUFFIXES, exported, suffixes
 from iga_lab.signals.loading import load
 from iga_lab.signals.signal import (
     AXES,
@@ -17,5 +17,5 @@ from iga_lab.signals.signal import (
 
 __all__ = [
     "AXES", "HALF", "MOST_SIDE", "SUFFIXES", "Form", "Kind", "Progress", "Signal", "Size", "Values",
-    "coordinates", "exported", "load",
+    "coordinates", "exported", "load", "suffixes",
 ]  # fmt: skip

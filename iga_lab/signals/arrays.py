@@ -1,50 +1,82 @@
-"""Arrays in files of NumPy's own format, read without pickle and without trust."""
+"""Arrays in files of NumPy's own format, read without pickle, without trust and in parts."""
 
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.memory import require_memory
-from iga_lab.signals.signal import Kind, Progress, Signal, Size
-from iga_lab.signals.sizes import SIZES, centre, resized, target
+from iga_lab.signals.layouts import canonical, guessed, kind_of, laid_out, order
+from iga_lab.signals.ranges import found_range
+from iga_lab.signals.resampling import Box, holding, lengths, resampled
+from iga_lab.signals.signal import Kind, Signal, Size
+from iga_lab.signals.sizes import (
+    enlargement,
+    narrowness,
+    require_channels,
+    require_decodable,
+    wanted,
+)
+
+NAMES = {"T": "t", "D": "z", "H": "y", "W": "x", "C": "channel"}
 
 
-def volume_or_image(path: Path, size: Size | None, _: Progress | None) -> Signal:
-    """Read an array; one with three axes and no colours in the last is a volume."""
-    array = open_array(path)
-    if array.ndim == 3 and array.shape[-1] not in (1, 3):
-        kind: Kind = "volume"
-        values, what = array[..., None], "a volume, its axes taken as (z, y, x)"
-        size = size or tuple(reversed(array.shape))
-    else:
-        kind = "image"
-        values = array if array.ndim == 3 else array[..., None]
-        what = "a grey image" if values.shape[-1] == 1 else "an image, its last axis the colours"
-        size = size or (SIZES["image"], None)
-    shape, centred = target(kind, size)
-    if centred:
-        values = centre(values)  # still on the disk: only what is kept is read
-    # In float64: as read, scaled, and resampled.
-    require_memory("signal", 24 * values.size, f"an array of shape {values.shape}", "cut it first")
-    scaled, note = in_unit_range(path, values)
-    return resized(path, kind, scaled, [what, note], shape, centred)
+def array(path: Path, size: Size | None, axes: str | None) -> Signal:
+    """Read a picture, a volume or a video, whose axes are named or known from their number."""
+    opened = open_array(path)
+    shape, dtype = opened.shape, opened.dtype
+    layout, doubt = _layout(path, shape, axes)
+    kind: Kind = next(k for k in get_args(Kind) if k == kind_of(layout))
+    places = order(layout)
+    grid = tuple(shape[place] for place in places[: len(places) - ("C" in canonical(layout))])
+    channels = math.prod(shape) // math.prod(grid)
+    require_channels(path, channels)
+    box, target = wanted(kind, size, grid, channels)
+
+    # The file is read in the order in which it lies, so that every part of it is read once.
+    lying = places if opened.flags.c_contiguous else tuple(len(places) - 1 - p for p in places)
+    full_box, full_target = (*box, slice(0, channels)), (*target, channels)
+    stored = tuple(full_box[lying.index(place)] for place in range(len(places)))
+    kept = tuple(full_target[lying.index(place)] for place in range(len(places)))
+    what = f"an array of shape {shape}"
+    require_decodable(path, holding(stored, kept), what, "lower --size, or cut it first")
+
+    def read(part: Box) -> NDArray[np.float64]:
+        # Opened anew, as what has been read of a memory map counts as memory until it is closed.
+        again = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.asarray((again if again.flags.c_contiguous else again.T)[part], np.float64)
+
+    found = found_range(path, dtype, read, stored)
+    values = resampled(read, stored, kept, smooth=kind == "volume").transpose(lying)
+    values = np.ascontiguousarray(found.scaled(values).reshape(full_target))
+    notes = [
+        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout}, "
+        f"({', '.join(NAMES[letter] for letter in canonical(layout))}){doubt}",
+        found.note,
+        *enlargement(lengths(box), target),
+        *narrowness(values),
+    ]
+    said = tuple(f"{path.name}: {note}" for note in notes)
+    return Signal(path.stem, kind, values, said, None, layout, found.low, found.high)
 
 
-def npy_file(values: NDArray[Any]) -> bytes:
-    """Return an array as the content of a ``.npy`` file of float32."""
+def npy_file(values: NDArray[Any], layout: str = "") -> bytes:
+    """Return a signal, (*axes, channels), as a ``.npy`` file of float32, its axes as in a layout.
+
+    Without one, as of a function, the channels are left out.
+    """
     content = io.BytesIO()
-    np.save(content, values.astype(np.float32), allow_pickle=False)
+    placed = laid_out(values, layout) if layout else values[..., 0]
+    np.save(content, placed.astype(np.float32, order="C"), allow_pickle=False)
     return content.getvalue()
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Open an array of two or three axes where it lies; nothing but its header is read yet.
+    """Open an array of two to four axes where it lies; nothing but its header is read yet.
 
     Parameters
     ----------
@@ -79,39 +111,38 @@ def open_array(path: Path) -> NDArray[Any]:
             f"signal: expected an array of integers or floating-point numbers, got {dtype} in "
             f"{path.name!r}; convert it first"
         )
-    if len(shape) not in (2, 3) or min(shape) < 1:
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise InputError(
-            "signal: expected an array of shape (height, width), (height, width, 3) or (depth, "
-            f"height, width), got {shape} in {path.name!r}; reshape it first"
+            "signal: expected an array of shape (height, width), (depth, height, width) or "
+            "(frames, height, width), with or without an axis of channels, got "
+            f"{shape} in {path.name!r}; reshape it first"
         )
     if math.prod(shape) * dtype.itemsize > present:
         raise InputError(
             f"signal: expected {math.prod(shape) * dtype.itemsize:,} bytes of data for shape "
             f"{shape}, got {present:,} in {path.name!r}; it is truncated: get it anew"
         )
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
+    opened: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return opened
 
 
-def in_unit_range(path: Path, array: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
-    """Return an array as float64 in [0, 1], and what was done.
-
-    Integers are divided by the largest number of their type; others must lie in [0, 1].
-
-    Raises
-    ------
-    InputError
-        If they do not, or an integer is negative.
-    """
-    values = np.array(array, dtype=np.float64)
-    note = "taken as it is"
-    if array.dtype.kind in "iu":
-        largest = np.iinfo(array.dtype).max
-        values /= largest
-        note = f"{array.dtype} divided by {largest}"
-    if not np.all(np.isfinite(values)) or values.min() < 0 or values.max() > 1:
+def _layout(path: Path, shape: tuple[int, ...], axes: str | None) -> tuple[str, str]:
+    """Return what the axes hold, and what to say if it is something else."""
+    if axes is None:
+        layout, others = guessed(shape)
+        if layout:
+            return layout, f"; if they are not, say --axes {others}" if others else ""
         raise InputError(
-            f"signal: expected values in [0, 1], got {values.min():.4g} to {values.max():.4g} in "
-            f"{path.name!r}; scale them first"
+            f"axes: expected to know what the axes of {path.name!r} hold, got shape {shape} "
+            f"without a word; say --axes {others}"
         )
-    return values, note
+    try:
+        kind_of(axes)
+    except ValueError as error:
+        raise InputError(f"axes: {error}") from None
+    if len(axes) != len(shape):
+        raise InputError(
+            f"axes: expected a letter for each of the {len(shape)} axes of {path.name!r}, of shape "
+            f"{shape}, got {axes!r}; name each"
+        )
+    return axes, ""

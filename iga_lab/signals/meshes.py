@@ -1,5 +1,6 @@
 """Mesh files: read without trust, closed, and filled into a grid."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
 from iga_lab.memory import readable, require_memory
+from iga_lab.signals.closing import closed, odd_edges
 from iga_lab.signals.signal import Progress, Signal, Size
 from iga_lab.signals.sizes import SIZES, target
 from iga_lab.signals.solids import occupancy, surface
@@ -23,6 +25,10 @@ LOADING = 12
 BYTES_A_FACE = 1000
 """While a mesh is loaded and checked."""
 MANY_FACES = 1_000_000
+INSIDE = 0.5
+"""A value from which on a point is inside."""
+STL_HEAD, STL_FACE = 84, 50
+"""Bytes of a binary STL file before its faces, the last four their number, and of each."""
 
 
 def shape(path: Path, size: Size | None, progress: Progress | None) -> Signal:
@@ -37,14 +43,19 @@ def shape(path: Path, size: Size | None, progress: Progress | None) -> Signal:
             f"size: expected points inside of {path.name!r}, got none of {side} a side; "
             "raise --size"
         )
-    notes = [*mesh.metadata["notes"], f"{len(mesh.faces):,} faces, {inside.mean():.2%} of the "
+    notes = [*mesh.metadata["notes"], f"{len(mesh.faces):,} faces, {inside.mean():.4g} of the "
              f"{side} × {side} × {side} points inside"]  # fmt: skip
     said = tuple(f"{path.name}: {note}" for note in notes)
     return Signal(path.stem, "shape", inside[..., None].astype(np.float64), said)
 
 
+def occupied(values: NDArray[np.float64]) -> float:
+    """Return the share of a grid that is inside of a shape."""
+    return float(np.mean(values >= INSIDE))
+
+
 def load_mesh(path: str | Path) -> "Trimesh":
-    """Read a watertight mesh, centred and scaled uniformly to fit into [-1, 1]^3.
+    """Read a closed mesh, centred and scaled uniformly to fit into [-1, 1]^3.
 
     Parameters
     ----------
@@ -55,7 +66,8 @@ def load_mesh(path: str | Path) -> "Trimesh":
     -------
     Trimesh
         Its bounding box is centred at 0 and `FIT` long from there on its longest side; vertices
-        at one place are one. ``metadata["notes"]`` says what else was noticed, a line each.
+        at one place are one, and its faces are wound as `closed` says. ``metadata["notes"]`` says
+        what else was noticed, a line each.
 
     Raises
     ------
@@ -85,11 +97,10 @@ def load_mesh(path: str | Path) -> "Trimesh":
             "one place or too far apart; repair it"
         )
     # Halved before they are added, as coordinates may be so large that their sum overflows.
-    mesh = _merged(FIT * (vertices - (lowest / 2 + highest / 2)) / half, faces)
-    _require_closed(path, mesh)
-    mesh.metadata["notes"] = (
-        [f"{count:,} faces take about {readable(memory)}"] if count >= MANY_FACES else []
-    )
+    merged = _merged(FIT * (vertices - (lowest / 2 + highest / 2)) / half, faces)
+    mesh, notes = _closed(path, merged)
+    many = [f"{count:,} faces take about {readable(memory)}"] if count >= MANY_FACES else []
+    mesh.metadata["notes"] = [*many, *notes]
     return mesh
 
 
@@ -119,6 +130,7 @@ def _read(path: Path) -> "Trimesh":
         raise InputError(
             f"signal: expected a mesh ({', '.join(MESHES)}), got {path.name!r}; convert it first"
         )
+    _require_whole(path, kind)
     try:
         with path.open("rb") as file:  # and no path, so that nothing beside it is read
             loaded = load_mesh(file, file_type=kind[1:], process=False, skip_materials=True)
@@ -130,8 +142,8 @@ def _read(path: Path) -> "Trimesh":
         ) from None
     if not isinstance(loaded, Trimesh) or len(loaded.faces) == 0:
         raise InputError(
-            f"signal: expected a mesh with faces, got {path.name!r}, which has none; "
-            "make a surface of its points first"
+            f"signal: expected a mesh with faces, got {path.name!r}, which has none, or is cut "
+            "before them; get it anew, or make a surface of its points first"
         )
     return loaded
 
@@ -148,12 +160,56 @@ def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> "Trimesh
     return mesh
 
 
-def _require_closed(path: Path, mesh: "Trimesh") -> None:
-    _, uses = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
-    wrong = int(np.sum(uses != 2))
-    if wrong:
-        raise InputError(
-            f"signal: expected a watertight mesh, got {path.name!r}, in which {wrong:,} of "
-            f"{len(uses):,} edges do not join two faces (holes, or faces that meet others inside); "
-            "close it first, with MeshLab, or in Python with trimesh.repair.fill_holes"
-        )
+def _closed(path: Path, mesh: "Trimesh") -> tuple["Trimesh", tuple[str, ...]]:
+    """Return a mesh as a surface that has an inside, and what was done for it."""
+    from trimesh import Trimesh
+
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    found = closed(vertices, faces) if len(faces) else None
+    if found is not None:
+        return Trimesh(vertices, found.faces, process=False), found.notes
+    odd, edges = odd_edges(faces) if len(faces) else (0, 0)
+    what = (
+        f"{odd:,} of {edges:,} edges do not join two faces, or another even number (holes)" if odd
+        else "its faces cannot be wound so that they have two sides"
+    )  # fmt: skip
+    raise InputError(
+        f"signal: expected a watertight mesh, got {path.name!r}, in which {what}; close it first, "
+        "with MeshLab, or in Python with trimesh.repair.fill_holes"
+    )
+
+
+def _require_whole(path: Path, kind: str) -> None:
+    """Raise if a file is cut, as far as its head says how long it has to be."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(2**16)
+        file.seek(max(0, size - 2**10))
+        tail = file.read()
+    if kind == ".ply":
+        counts = re.findall(rb"^element\s+(\w+)\s+(\d+)", head.partition(b"end_header")[0], re.M)
+        for name, count in counts:
+            if int(count) > size:
+                raise _cut(path, f"{int(count):,} of element {name.decode()}", f"{size:,} bytes")
+    elif kind == ".stl" and b"\0" in head:
+        # Text has no zero bytes; and a binary file may begin with "solid" as text does.
+        if size < STL_HEAD:
+            raise _cut(path, f"a head of {STL_HEAD} bytes", f"{size}")
+        said = int.from_bytes(head[STL_HEAD - 4 : STL_HEAD], "little")
+        present = (size - STL_HEAD) // STL_FACE
+        if STL_HEAD + said * STL_FACE > size:
+            raise _cut(path, f"the {said:,} faces of its head", f"{present:,}")
+        if STL_HEAD + said * STL_FACE < size:
+            raise InputError(
+                f"signal: expected a whole mesh, got {path.name!r}, which says it has {said:,} "
+                f"faces and goes on after them, with room for {present:,}; get it anew"
+            )
+    elif kind == ".stl" and head.lstrip().startswith(b"solid") and b"endsolid" not in tail:
+        raise _cut(path, "a last line with endsolid", "none")
+
+
+def _cut(path: Path, expected: str, got: str) -> InputError:
+    return InputError(
+        f"signal: expected {expected}, got {got} in {path.name!r}: the file is cut or damaged; "
+        "get it anew"
+    )

@@ -9,34 +9,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iga_lab.errors import InputError
-from iga_lab.memory import readable, require_memory
+from iga_lab.memory import readable
 from iga_lab.signals.signal import Progress, Signal, Size
-from iga_lab.signals.sizes import SIZES, halved, target
+from iga_lab.signals.sizes import SIZES, halved, require_channels, require_decodable, target
 
 LOADING = 12
-"""Bytes of memory that one byte of a sound's file takes, until it is cut."""
+"""Bytes of memory that one byte of a file takes that is read whole."""
 EXPORTED = np.iinfo(np.int16)
+MOST_BYTES_A_SECOND = 2**32 - 1
+"""That the header of a WAV file can hold."""
 
 
 def sound(path: Path, size: Size | None, _: Progress | None) -> Signal:
     """Read a sound, and take its middle."""
-    values, rate, notes = read_sound(path)
-    (count,) = target("sound", size or (min(SIZES["sound"], len(values)), None))[0]
-    if count > len(values):
+    rate, samples = read_sound(path)
+    length, channels = samples.shape
+    (count,) = target("sound", size or (min(SIZES["sound"], length), None), channels)[0]
+    if count > length:
         raise InputError(
-            f"size: expected at most the {len(values):,} samples of {path.name!r}, got {count:,}; "
+            f"size: expected at most the {length:,} samples of {path.name!r}, got {count:,}; "
             "lower --size"
         )
     # Sounds begin and end in silence, so their middle says more.
-    first = (len(values) - count) // 2
-    part = values[first : first + count]
-    notes.append(f"{count:,} samples in the middle, {count / rate:.3g} s, scaled into [-1/2, 1/2]")
+    first = (length - count) // 2
+    values, encoding = _in_floats(path, samples[first : first + count])
+    loudest = float(np.abs(values).max())
+    several = f" of {channels} channels" if channels > 1 else ""
+    notes = (
+        f"{length:,} samples{several} at {rate:,} Hz, {encoding}",
+        f"{count:,} samples in the middle, {count / rate:.3g} s, scaled into [-1/2, 1/2]: the "
+        f"loudest is {loudest:.4g} of full scale",
+    )
     said = tuple(f"{path.name}: {note}" for note in notes)
-    return Signal(path.stem, "sound", halved(path.name, part), said, rate)
+    scaled = halved(path.name, values)
+    return Signal(path.stem, "sound", scaled, said, rate, low=-loudest, high=loudest)
 
 
-def read_sound(path: Path) -> tuple[NDArray[np.float64], int, list[str]]:
-    """Read a sound of one channel.
+def read_sound(path: Path) -> tuple[int, NDArray[Any]]:
+    """Open a sound.
 
     Parameters
     ----------
@@ -45,41 +55,36 @@ def read_sound(path: Path) -> tuple[NDArray[np.float64], int, list[str]]:
 
     Returns
     -------
-    values : ndarray of float64, shape (n, 1)
-        Full scale is [-1, 1].
     rate : int
         Samples a second.
-    notes : list of str
-        What the person should know.
+    samples : ndarray, shape (n, channels)
+        As they are encoded, and where they lie, if the file is a whole one.
 
     Raises
     ------
     InputError
-        If it cannot be read, is of another encoding or of several channels, is empty or holds NaN.
+        If it cannot be read, is of another encoding, is empty, or could not be written again.
     """
-    size = path.stat().st_size
-    require_memory("signal", LOADING * size, f"a sound of {readable(size)}", "cut it first")
     rate, samples = _decode(path)
-    if samples.ndim > 1:
-        raise InputError(
-            f"signal: expected a sound of one channel, got {samples.shape[1]} in {path.name!r}; "
-            "mix it down or take one of them first"
-        )
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    require_channels(path, channels)
     if samples.size == 0 or rate < 1:
         raise InputError(
             f"signal: expected a sound, got {samples.size} samples at {rate} Hz in {path.name!r}; "
             "name another file"
         )
-    if samples.dtype.kind == "f":
-        values, encoding = samples.astype(np.float64), f"{8 * samples.itemsize}-bit floating point"
-        if not np.all(np.isfinite(values)):
-            raise InputError(
-                f"signal: expected finite samples, got NaN or infinity in {path.name!r}; repair it"
-            )
-    else:
-        values, encoding = _full_scale(samples), "PCM"
-    notes = [f"{len(values):,} samples at {rate:,} Hz, {encoding}"]
-    return values[:, None], rate, notes
+    require_rate("signal", rate, channels, f"{path.name!r} is damaged: get it anew")
+    return rate, samples.reshape(-1, channels)
+
+
+def require_rate(name: str, rate: int, channels: int, remedy: str) -> None:
+    """Raise unless a WAV file of 16 bits can be of a rate."""
+    most = MOST_BYTES_A_SECOND // (channels * np.dtype(np.int16).itemsize)
+    if not 1 <= rate <= most:
+        raise InputError(
+            f"{name}: expected a rate of 1 to {most:,} Hz, which a WAV file of {channels} "
+            f"channel{'s' if channels > 1 else ''} can hold, got {rate:,} Hz; {remedy}"
+        )
 
 
 def wav_file(values: NDArray[np.float64], rate: int) -> bytes:
@@ -87,7 +92,7 @@ def wav_file(values: NDArray[np.float64], rate: int) -> bytes:
 
     Parameters
     ----------
-    values : ndarray of float64, shape (n, 1)
+    values : ndarray of float64, shape (n, channels)
         Full scale is [-1, 1].
     rate : int
         Samples a second.
@@ -95,9 +100,8 @@ def wav_file(values: NDArray[np.float64], rate: int) -> bytes:
     from scipy.io import wavfile
 
     content = io.BytesIO()
-    # The largest number and its negative: full scale is symmetric, the integers are not.
-    levels = np.rint(np.clip(values[:, 0], -1, 1) * EXPORTED.max).astype(np.int16)
-    wavfile.write(content, rate, levels)
+    levels = np.rint(np.clip(values, -1, 1) * EXPORTED.max).astype(np.int16)
+    wavfile.write(content, rate, levels[:, 0] if levels.shape[1] == 1 else levels)
     return content.getvalue()
 
 
@@ -109,6 +113,14 @@ def _decode(path: Path) -> tuple[int, NDArray[Any]]:
         warnings.simplefilter("ignore", wavfile.WavFileWarning)
         warnings.filterwarnings("error", ".*(prematurely|Incomplete)", wavfile.WavFileWarning)
         try:
+            # Only what is taken of a long recording is read.
+            rate, samples = wavfile.read(path, mmap=True)
+            return int(rate), np.asarray(samples)
+        except Exception:  # 24 bits, an unknown length, damage: what it is shows in a second look
+            size = path.stat().st_size
+            what = f"a sound of {readable(size)} that has to be read whole"
+            require_decodable(path, LOADING * size, what, "cut it first")
+        try:
             rate, samples = wavfile.read(io.BytesIO(path.read_bytes()))
             return int(rate), np.asarray(samples)
         except Exception as error:  # a damaged file makes the reader fail in several ways
@@ -119,9 +131,16 @@ def _decode(path: Path) -> tuple[int, NDArray[Any]]:
             ) from None
 
 
-def _full_scale(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """Divide integers by their largest magnitude; those of 8 bits have their zero at 128."""
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float64) - 128) / 128
-    values: NDArray[np.float64] = samples.astype(np.float64)
-    return values / -float(np.iinfo(samples.dtype).min)
+def _in_floats(path: Path, samples: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
+    """Return samples as parts of full scale, and how they were encoded."""
+    values = samples.astype(np.float64)
+    if samples.dtype.kind == "f":
+        if not np.all(np.isfinite(values)):
+            raise InputError(
+                f"signal: expected finite samples, got NaN or infinity in {path.name!r}; repair it"
+            )
+        return values, f"{8 * samples.itemsize}-bit floating point"
+    if samples.dtype == np.uint8:  # the zero of these is 128
+        return (values - 128) / 128, "PCM"
+    # The largest number and its negative: full scale is symmetric, the integers are not.
+    return values / -float(np.iinfo(samples.dtype).min), "PCM"
