@@ -10,7 +10,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8")
 
 
 def test_there_are_programs():
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -21,6 +21,9 @@ def test_a_program_runs(program, tmp_path, monkeypatch):
     if "run" in names:
         assert float(names["run"].loss) < 0.05
         assert names["model"](names["coords"]).shape == (48 * 64, 1)
+    elif "surface" in names:
+        assert names["loss"].item() < 0.5
+        assert not names["model"].kernel_report().explicit
     elif "optimizer" in names:
         assert names["loss"].item() < 0.05
         assert (tmp_path / "network.pt").exists()
