@@ -354,7 +354,7 @@ def test_layouts_that_are_said(axes, kind, fortran):
 )  # fmt: skip
 def test_layouts_that_are_not_clear_are_asked_for(shape, said):
     np.save("array.npy", np.random.default_rng(0).uniform(size=shape))
-    assert f"got shape {shape} without a word; say --axes {said}" in refuse("fit", "array.npy")
+    assert f"got shape {shape} alone; say --axes {said}" in refuse("fit", "array.npy")
 
 
 @pytest.mark.parametrize(

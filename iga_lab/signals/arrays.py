@@ -54,7 +54,7 @@ def array(path: Path, size: Size | None, axes: str | None) -> Signal:
     values = resampled(read, stored, kept, smooth=kind == "volume").transpose(lying)
     values = np.ascontiguousarray(found.scaled(values).reshape(full_target))
     notes = [
-        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout}, "
+        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout} "
         f"({', '.join(NAMES[letter] for letter in canonical(layout))}){doubt}",
         found.note,
         *enlargement(lengths(box), target),
@@ -133,8 +133,8 @@ def _layout(path: Path, shape: tuple[int, ...], axes: str | None) -> tuple[str, 
         if layout:
             return layout, f"; if they are not, say --axes {others}" if others else ""
         raise InputError(
-            f"axes: expected to know what the axes of {path.name!r} hold, got shape {shape} "
-            f"without a word; say --axes {others}"
+            f"axes: expected to be told what the axes of {path.name!r} hold, got shape {shape} "
+            f"alone; say --axes {others}"
         )
     try:
         kind_of(axes)
