@@ -4,6 +4,7 @@ It knows PyTorch's wrappers for that, and that their calls wait for each other.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 
 from torch import nn
@@ -30,3 +31,18 @@ def alone(modules: Iterable[nn.Module]) -> Iterator[None]:
             del own["forward"]
             if before is not None:
                 own["forward"] = before
+
+
+def require_whole(network: nn.Module) -> None:
+    """Raise if processes share the parameters out, so that an evaluation waits for all of them."""
+    # Importing that would take longer than all of ours.
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    names = ("FSDPModule", "FullyShardedDataParallel")
+    kinds = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
+    held = any(parameter.numel() for parameter in network.parameters())
+    if not held or (kinds and any(isinstance(module, kinds) for module in network.modules())):
+        raise ValueError(
+            "network: expected parameters that this process has whole, got none or some that "
+            "processes share out, as FSDP and DeepSpeed do; the kernel of one process would wait "
+            "for the others: train with DistributedDataParallel"
+        )

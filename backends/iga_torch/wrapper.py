@@ -37,6 +37,7 @@ from iga_torch.layout import (
 )
 from iga_torch.placing import Placing
 from iga_torch.recording import COMPLEX, FLOATS
+from iga_torch.replicas import require_whole
 from iga_torch.report import KernelReport
 from iga_torch.samples import Samples, replaced
 from iga_torch.seen import Seen
@@ -193,6 +194,7 @@ class IGA(nn.Module):
             require_selector(name, chosen)
         self._selectors = coords, output
         trained(network)
+        require_whole(network)
         self.network = network
         self._names = parameter_names(network)
         centre = grouping.centre if isinstance(grouping, Grouping) else None
@@ -293,7 +295,10 @@ class IGA(nn.Module):
     def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun | None:
         # With nothing to train, as while a generator trains through it, there is nothing to adjust.
         first = next((p for p in self.network.parameters() if p.requires_grad and p.numel()), None)
-        idle = not self.training or self._plain > 0 or first is None
+        idle = not self.training or self._plain > 0
+        if not idle:
+            require_whole(self.network)
+            idle = first is None
         if torch._C._are_functorch_transforms_active():
             if idle:
                 return None  # such a transform hides the graph from a watch
