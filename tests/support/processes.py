@@ -1,0 +1,67 @@
+"""Two processes that train together, in which a hang is a failure and not the end of the tests."""
+
+import datetime
+import os
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+WAITING = 10
+"""Seconds that a process waits for another one before it fails."""
+
+
+def together(function, *args, processes=2, seconds=60):
+    """What a function returns in each of some processes, called with the rank and arguments.
+
+    It has to be found by its name in a module. What is raised in one is raised here.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        context = torch.multiprocessing.get_context("spawn")
+        given = [(rank, processes, folder, function, args) for rank in range(processes)]
+        running = [context.Process(target=_inside, args=each) for each in given]
+        for process in running:
+            process.start()
+        end = time.monotonic() + seconds
+        for process in running:
+            process.join(max(0, end - time.monotonic()))
+        stuck = [rank for rank, process in enumerate(running) if process.is_alive()]
+        for process in running:
+            process.kill()
+            process.join()
+        last = max(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime, default="nothing")
+        assert not stuck, f"processes {stuck} did not end within {seconds} s, behind {last}"
+        found = []
+        for rank, process in enumerate(running):
+            path = Path(folder, str(rank))
+            assert path.exists(), f"process {rank} ended with {process.exitcode}, behind {last}"
+            found.append(torch.load(path, weights_only=False))
+    errors = [error for error, _ in found if error]
+    assert not errors, "\n".join(errors)
+    return [result for _, result in found]
+
+
+def _inside(rank, processes, folder, function, args):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    error = result = None
+    try:
+        result = function(rank, folder, *args)
+    except BaseException:
+        error = f"process {rank}: {traceback.format_exc()}"
+    torch.save((error, result), Path(folder, f"{rank}.part"))
+    Path(folder, f"{rank}.part").rename(Path(folder, str(rank)))
+
+
+def group(rank, processes, store):
+    """Begin a group of processes that meet in a file."""
+    dist.init_process_group(
+        "gloo",
+        store=dist.FileStore(str(store), processes),
+        rank=rank,
+        world_size=processes,
+        timeout=datetime.timedelta(seconds=WAITING),
+    )
