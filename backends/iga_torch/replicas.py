@@ -4,9 +4,9 @@ It knows PyTorch's wrappers for that, and that their calls wait for each other.
 """
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -33,16 +33,18 @@ def alone(modules: Iterable[nn.Module]) -> Iterator[None]:
                 own["forward"] = before
 
 
+SHARED_OUT = ("full_tensor", "_fsdp_flattened", "ds_id")
+"""What marks parameters of FSDP's two versions and of DeepSpeed."""
+
+
 def require_whole(network: nn.Module) -> None:
     """Raise if processes share the parameters out, so that an evaluation waits for all of them."""
-    # Importing that would take longer than all of ours.
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    names = ("FSDPModule", "FullyShardedDataParallel")
-    kinds = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
-    held = any(parameter.numel() for parameter in network.parameters())
-    if not held or (kinds and any(isinstance(module, kinds) for module in network.modules())):
+    if not (dist.is_available() and dist.is_initialized()):
+        return  # there are no others
+    held = [parameter for parameter in network.parameters() if parameter.numel()]
+    if not held or any(hasattr(parameter, mark) for parameter in held for mark in SHARED_OUT):
         raise ValueError(
-            "network: expected parameters that this process has whole, got none or some that "
-            "processes share out, as FSDP and DeepSpeed do; the kernel of one process would wait "
-            "for the others: train with DistributedDataParallel"
+            "network: expected parameters that this process has whole, got some that processes "
+            "share out, as FSDP and DeepSpeed do; the kernel of one process would wait for the "
+            "others: train with DistributedDataParallel"
         )
