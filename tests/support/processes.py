@@ -46,7 +46,10 @@ def together(function, *args, processes=2, seconds=60):
 
 def _inside(rank, processes, folder, function, args):
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    count = str(processes)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": count}
+    # Trainers of others ask for these too, though the group that they find has met in a file.
+    os.environ |= {"LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     error = result = None
     try:
         result = function(rank, folder, *args)
