@@ -147,7 +147,7 @@ class TestStates:
 
 
 def in_two_processes(rank, folder):
-    import accelerate
+    import accelerate  # before the other one waits for it
 
     group(rank, 2, Path(folder, "store"))
     loop, batches = Loop(rank, "DDP(IGA)"), [data(rank, step) for step in range(2)]

@@ -261,11 +261,11 @@ def test_a_spectrum_of_nothing_and_of_zeros():
 
 
 def in_two_processes(rank, folder):
+    fitted, trainer, callback = lightning_of()  # before the other one waits for it
     group(rank, 2, Path(folder, "store"))
     loop = Loop(rank, "DDP(IGA)")
     batch = data(rank, 0)
     part = loop.dense(*batch)
-    fitted, trainer, callback = lightning_of()
     module = fitted(lambda: copy.deepcopy(loop.alone), descends=True)
     ours = callback("net", None, CENTRE, groups=GROUPS)
     options = QUIET | {"max_epochs": 1, "strategy": "ddp", "devices": 2}

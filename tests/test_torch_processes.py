@@ -280,7 +280,7 @@ def every_loop(rank, folder):
 
 @pytest.fixture(scope="module")
 def trained():
-    return together(every_loop, seconds=200)
+    return together(every_loop, seconds=300)
 
 
 @pytest.mark.slow
