@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
@@ -294,7 +295,7 @@ class IGA(nn.Module):
     @torch.compiler.disable
     def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun | None:
         # With nothing to train, as while a generator trains through it, there is nothing to adjust.
-        first = next((p for p in self.network.parameters() if p.requires_grad and p.numel()), None)
+        first = next((p for p in self.network.parameters() if _may_be_trained(p)), None)
         idle = not self.training or self._plain > 0
         if not idle:
             require_whole(self.network)
@@ -393,9 +394,10 @@ class IGA(nn.Module):
             return cotangent
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "backward: expected no graph of the adjusted gradient, got create_graph=True; wrap "
-                "a module whose output is the derivative, or take it inside `with model.plain():`, "
-                "where a loss on it is not adjusted"
+                "backward: expected no graph of the adjusted gradient, got create_graph=True; "
+                "leave it out for the steps of an inner loop, which are of first order then; wrap "
+                "a module whose output is the derivative where a loss is on one, or take it inside "
+                "`with model.plain():`, where that loss is not adjusted"
             )
         if not any(_is_wanted(leaf) for leaf in call.trained.values()):
             return cotangent
@@ -572,6 +574,12 @@ def _savable(tensor: Tensor) -> Tensor:
 def _output_of(chosen: Selector | None, returned: Any) -> Any:
     leaves, _, place = selected("output", chosen, returned)
     return leaves[place]
+
+
+def _may_be_trained(parameter: Tensor) -> bool:
+    """Say whether a parameter is trained, or a transform of `torch.func` hides whether it is."""
+    known = parameter.requires_grad or is_functorch_wrapped_tensor(parameter)
+    return known and parameter.numel() > 0
 
 
 def _is_wanted(leaf: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Two processes that train together, in which a hang is a failure and not the end of the tests."""
 
 import datetime
+import faulthandler
 import os
 import tempfile
 import time
@@ -21,7 +22,7 @@ def together(function, *args, processes=2, seconds=180):
     """
     with tempfile.TemporaryDirectory() as folder:
         context = torch.multiprocessing.get_context("spawn")
-        given = [(rank, processes, folder, function, args) for rank in range(processes)]
+        given = [(rank, processes, folder, seconds, function, args) for rank in range(processes)]
         running = [context.Process(target=_inside, args=each) for each in given]
         for process in running:
             process.start()
@@ -32,7 +33,8 @@ def together(function, *args, processes=2, seconds=180):
         for process in running:
             process.kill()
             process.join()
-        last = max(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime, default="nothing")
+        stores = [path for path in Path(folder).iterdir() if not path.suffix]
+        last = max(stores, key=lambda path: path.stat().st_mtime, default="nothing")
         found, errors = [], []
         for rank, process in enumerate(running):
             path = Path(folder, str(rank))
@@ -40,7 +42,8 @@ def together(function, *args, processes=2, seconds=180):
                 error, result = torch.load(path, weights_only=False)
                 found.append(result)
             elif rank in stuck:
-                error = f"process {rank} did not end within {seconds} s, behind {last}"
+                where = Path(folder, f"{rank}.where").read_text()
+                error = f"process {rank} did not end within {seconds} s, behind {last}: {where}"
             else:
                 error = f"process {rank} ended with {process.exitcode}, behind {last}"
             errors += [error] if error else []
@@ -48,7 +51,9 @@ def together(function, *args, processes=2, seconds=180):
     return found
 
 
-def _inside(rank, processes, folder, function, args):
+def _inside(rank, processes, folder, seconds, function, args):
+    where = Path(folder, f"{rank}.where").open("w")  # noqa: SIM115  # as long as the process
+    faulthandler.dump_traceback_later(0.5 * seconds, file=where)
     torch.set_num_threads(1)
     count = str(processes)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": count}
