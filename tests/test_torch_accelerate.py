@@ -14,7 +14,6 @@ from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 
-import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
@@ -146,23 +145,26 @@ class TestStates:
         assert torch.equal(weights(again.train(4).model), whole) is kept
 
 
-def in_two_processes(rank, folder):
-    import accelerate  # before the other one waits for it
-
-    group(rank, 2, Path(folder, "store"))
+def accumulated(rank, accelerator):
     loop, batches = Loop(rank, "DDP(IGA)"), [data(rank, step) for step in range(2)]
     part = sum(loop.dense(*batch) for batch in batches) / 2
-    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     net = copy.deepcopy(loop.alone)
     model = accelerator.prepare(iga_torch.IGA(net, None, CENTRE, groups=GROUPS))
     for x, y in batches:
         with accelerator.accumulate(model):
             accelerator.backward((model(x) - y).square().mean())
-    keys = list(accelerator.unwrap_model(model).state_dict())
     kinds = [type(model).__name__, type(accelerator.unwrap_model(model)).__name__]
-    found = gradient(net)
-    dist.destroy_process_group()
-    return found, part, keys, kinds
+    keys = list(accelerator.unwrap_model(model).state_dict())
+    accelerator.free_memory()
+    return gradient(net), part, keys, kinds
+
+
+def in_two_processes(rank, folder):
+    import accelerate  # before the other one waits for it
+
+    with group(rank, 2, Path(folder, "store")):
+        options = {"cpu": True, "gradient_accumulation_steps": 2}
+        return accumulated(rank, accelerate.Accelerator(**options))
 
 
 def test_two_processes():

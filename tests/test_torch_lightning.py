@@ -17,7 +17,6 @@ from tests.support.oracle import close
 
 torch = pytest.importorskip("torch")
 
-import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
@@ -260,9 +259,7 @@ def test_a_spectrum_of_nothing_and_of_zeros():
     assert float(found["leading"]) == 0
 
 
-def in_two_processes(rank, folder):
-    fitted, trainer, callback = lightning_of()  # before the other one waits for it
-    group(rank, 2, Path(folder, "store"))
+def a_step(rank, folder, fitted, trainer, callback):
     loop = Loop(rank, "DDP(IGA)")
     batch = data(rank, 0)
     part = loop.dense(*batch)
@@ -272,10 +269,15 @@ def in_two_processes(rank, folder):
     runs = trainer(callbacks=[ours], log_every_n_steps=1, **options)
     before = weights(module.net)
     runs.fit(module, batches([batch]))
-    step = (before - weights(module.net)) / 0.02
     runs.save_checkpoint(Path(folder, "a.ckpt"))
-    dist.destroy_process_group()
+    step = (before - weights(module.net)) / 0.02
     return step, part, module.keys, sorted(runs.callback_metrics)
+
+
+def in_two_processes(rank, folder):
+    given = lightning_of()  # before the other one waits for it
+    with group(rank, 2, Path(folder, "store")):
+        return a_step(rank, folder, *given)
 
 
 def test_two_processes():

@@ -269,12 +269,11 @@ def every_loop(rank, folder):
     found = {}
     for name, (loop, settings) in LOOPS.items():
         for order in ORDERS:
-            group(rank, 2, Path(folder, f"{name}, {order}"))
-            try:
-                found[name, order] = loop(rank, order, **settings)
-            except Exception:
-                found[name, order] = traceback.format_exc()
-            dist.destroy_process_group()
+            with group(rank, 2, Path(folder, f"{name}, {order}")):
+                try:
+                    found[name, order] = loop(rank, order, **settings)
+                except Exception:
+                    found[name, order] = traceback.format_exc()
     return found
 
 
@@ -320,9 +319,8 @@ class TestWhatIsLeftAlone:
 
 @pytest.fixture
 def one_process(tmp_path):
-    group(0, 1, tmp_path / "store")
-    yield
-    dist.destroy_process_group()
+    with group(0, 1, tmp_path / "store"):
+        yield
 
 
 @pytest.mark.usefixtures("one_process")

@@ -1,7 +1,9 @@
 """Two processes that train together, in which a hang is a failure and not the end of the tests."""
 
+import contextlib
 import datetime
 import faulthandler
+import gc
 import os
 import tempfile
 import time
@@ -68,8 +70,18 @@ def _inside(rank, processes, folder, seconds, function, args):
     Path(folder, f"{rank}.part").rename(Path(folder, str(rank)))
 
 
+@contextlib.contextmanager
 def group(rank, processes, store):
-    """Begin a group of processes that meet in a file."""
+    """Be one of a group of processes that meet in a file.
+
+    No name may be left that holds a part of it: what dies behind it waits for a thread that waits
+    for Python.
+    """
     waiting, found = datetime.timedelta(seconds=WAITING), dist.FileStore(str(store), processes)
     found.set_timeout(waiting)
     dist.init_process_group("gloo", store=found, rank=rank, world_size=processes, timeout=waiting)
+    try:
+        yield
+    finally:
+        gc.collect()
+        dist.destroy_process_group()
