@@ -137,6 +137,11 @@ class IGA(nn.Module):
     rows, and why; rows that depend on each other are refused. Randomness in `forward` is evaluated
     as another draw.
 
+    **Several processes.** Inside `DistributedDataParallel` or around it, the points of each process
+    are its own groups, and its kernel its own; what is reduced are adjusted gradients. No process
+    waits for another one for this, which may have no points, adjust nothing or accumulate. Where
+    processes share the parameters out (FSDP, DeepSpeed), it is refused.
+
     **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
     backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
     pass, ``O(n²)`` for each channel of the groups' means, or for each number in a group with the
