@@ -48,7 +48,7 @@ def test_nothing_large_is_loaded_before_it_is_used(name, loaded):
 
 @pytest.mark.slow
 def test_trainers_of_others_are_loaded_where_they_are_asked_for():
-    trainers = ["lightning", "pytorch_lightning", "accelerate", "torch.distributed.fsdp"]
+    trainers = ["lightning", "pytorch_lightning", "accelerate"]
     found = probed(["iga_torch", "iga_torch.callback", "iga_torch.lightning"], trainers)
     assert found["iga_torch"] == found["iga_torch.callback"] == []
     assert "lightning" in found["iga_torch.lightning"]
