@@ -34,17 +34,29 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def loaded():
+def probed(packages, large):
     """After each import, in this order: what the first ones load counts for all later ones."""
-    command = [sys.executable, "-c", PROBE, " ".join(PACKAGES), " ".join(LARGE)]
+    command = [sys.executable, "-c", PROBE, " ".join(packages), " ".join(large)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return probed(PACKAGES, LARGE)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_nothing_large_is_loaded_before_it_is_used(name, loaded):
     assert loaded[name] == []
+
+
+@pytest.mark.slow
+def test_trainers_of_others_are_loaded_where_they_are_asked_for():
+    trainers = ["lightning", "pytorch_lightning", "accelerate"]
+    found = probed(["iga_torch", "iga_torch.callback", "iga_torch.lightning"], trainers)
+    assert found["iga_torch"] == found["iga_torch.callback"] == []
+    assert "lightning" in found["iga_torch.lightning"]
 
 
 ROOMS = ["errors", "memory", "hardware", "files", "signals", "settings", "metrics", "figures",

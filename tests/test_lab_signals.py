@@ -82,8 +82,14 @@ def test_sines_are_sums_of_sines_of_one_amplitude(name, frequencies):
         (["sines", "--lpips-weights", "alex.pt"], "an image to measure, got a function"),
         (["--lpips-weights", "missing.pt"], "missing.pt"),
         (["--lpips-weights", "."], "weights"),
-        (["sines", "--network", "siren", "--method", "bn"], "expected --network relu or pe with bn, got 'siren'"),
-        (["sines", "--network", "gauss", "--method", "fr"], "expected --network relu or pe or siren with fr, got 'gauss'"),
+        (
+            ["sines", "--network", "siren", "--method", "bn"],
+            "expected --network relu or pe with bn, got 'siren'",
+        ),
+        (
+            ["sines", "--network", "gauss", "--method", "fr"],
+            "expected --network relu or pe or siren with fr, got 'gauss'",
+        ),
         (["sines", "--depth", "1", "--method", "iga+fr"], "raise --depth, or leave iga+fr out"),
         (["--method", "iga+bn"], "did you mean"),
     ],

@@ -87,6 +87,9 @@ SLOPES = {
     "grad": lambda model, x: torch.func.grad(lambda x: model(x).sum())(x),
     "jacrev": lambda model, x: torch.func.vmap(torch.func.jacrev(model))(x),
     "jvp": lambda model, x: torch.func.jvp(model, (x,), (x,))[1],
+    "ensemble": lambda model, x: torch.func.vmap(
+        lambda values: torch.func.functional_call(model, values, (x,))
+    )({name: torch.stack([p, 2 * p]) for name, p in model.named_parameters()}),
     "parameters": lambda model, x: torch.func.grad(
         lambda values: torch.func.functional_call(model, values, (x,)).sum()
     )(dict(model.named_parameters())),
@@ -102,7 +105,7 @@ def test_functional_derivatives(name):
     with model.plain():
         plain = SLOPES[name](model, x)
     found = SLOPES[name](model.eval(), x)
-    if name != "parameters":
+    if name not in ("parameters", "ensemble"):
         want = SLOPES[name](model.network, x).detach()
         close(found.detach(), want, 1e-15)
         close(plain.detach(), want, 1e-15)
@@ -149,6 +152,54 @@ class TestFastWeights:
             values = {n: v - 0.01 * g for (n, v), g in zip(values.items(), slopes, strict=True)}
             counts.append(len(calls))
         assert counts[1:] == [2, 2, 2]
+
+    @pytest.mark.slow
+    def test_a_loop_of_first_order(self):
+        """As in MAML: two steps on each task's points, and a step along the gradients behind them.
+
+        The oracle takes the steps with a network of its own, by what `Dense` says of it.
+        """
+        network, rate = steep(), 0.02
+        model = iga_torch.IGA(network, None, CENTRE, groups=6)
+        tasks = [[points(60, 2, seed=3 * task + k) for k in range(3)] for task in range(2)]
+        got, want = 0, 0
+        for inner, again, query in tasks:
+            values, alone = dict(model.named_parameters()), steep()
+            for x in (inner, again, query):
+                found = torch.func.functional_call(model, values, (x,))
+                slopes = torch.autograd.grad(found.square().mean(), list(values.values()))
+                values = {n: v - rate * g for (n, v), g in zip(values.items(), slopes, strict=True)}
+                flat = dense_gradient(alone, x, alone(x))
+                moved = nn.utils.parameters_to_vector(alone.parameters()) - rate * flat
+                nn.utils.vector_to_parameters(moved.detach(), alone.parameters())
+            got = got + torch.cat([g.reshape(-1) for g in slopes])
+            want = want + flat
+        close(got, want, 1e-9)
+        assert all(p.grad is None for p in network.parameters())
+
+    def test_values_by_the_names_of_the_bare_network(self):
+        network, x = mlp(), points(60, 2)
+        model = iga_torch.IGA(network, None, CENTRE, groups=6)
+        values = {name: 0.9 * value for name, value in network.named_parameters()}
+        found = torch.func.functional_call(model, values, (x,))
+        torch.autograd.grad(found.sum(), list(values.values()))
+        assert model.transform is not None
+        assert torch.equal(found, torch.func.functional_call(network, values, (x,)))
+
+    def test_the_second_order_is_refused(self):
+        model = iga_torch.IGA(mlp(), groups=4)
+        values = {name: value.clone() for name, value in model.named_parameters()}
+        loss = torch.func.functional_call(model, values, (points(20, 2),)).square().mean()
+        with pytest.raises(
+            RuntimeError, match="got create_graph=True; leave it out for the steps of"
+        ):
+            torch.autograd.grad(loss, list(values.values()), create_graph=True)
+
+
+def test_a_frozen_network_under_a_transform_is_called_as_it_is():
+    model, x = iga_torch.IGA(mlp()), points(6, 2)
+    model.requires_grad_(False)
+    close(torch.func.vmap(model)(x), model.network(x), 1e-15)
 
 
 class TestArguments:

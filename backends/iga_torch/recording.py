@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from iga_torch.graph import Step, Used, uses_in_graph
 from iga_torch.operations import Use, uses_of
+from iga_torch.replicas import alone
 from iga_torch.weights import Weights, tensors_in
 
 DROPOUTS = frozenset(
@@ -184,7 +185,8 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
     Parameters, buffers, hooks, attributes of modules and the state of random numbers are left as
     they were, whatever happens inside; so equal evaluations have equal draws, and a schedule that
     counts calls in an attribute counts the caller's alone. What is changed inside an object that a
-    module holds, such as a list, stays so. Gives what is known at the end.
+    module holds, such as a list, stays so. No other device or process is waited for, see `alone`.
+    Gives what is known at the end.
     """
     traces, modules = Traces(), list(network.modules())
     # Those of scripted modules are not PyTorch's dictionaries, and cannot be replaced.
@@ -208,7 +210,8 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
                     stack.enter_context(torch.autocast(kind, enabled=False))
             for registered, _ in hooks:
                 registered.clear()
-            yield traces
+            with alone(modules):
+                yield traces
         finally:
             for registered, before in hooks:
                 registered.clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
@@ -39,6 +40,7 @@ from iga_torch.layout import (
 from iga_torch.outputs import Outputs, apart, beside
 from iga_torch.placing import Placing
 from iga_torch.recording import COMPLEX, FLOATS
+from iga_torch.replicas import require_whole
 from iga_torch.report import KernelReport
 from iga_torch.samples import Samples, replaced
 from iga_torch.seen import Seen
@@ -150,6 +152,11 @@ class IGA(nn.Module):
     outputs. A term outside of it keeps its plain gradient, which is longer, so that the weights of
     the terms mean something else: take all of them from one call.
 
+    **Several processes.** Inside `DistributedDataParallel` or around it, the points of each process
+    are its own groups, and its kernel its own; what is reduced are adjusted gradients. No process
+    waits for another one for this, which may have no points, adjust nothing or accumulate. Where
+    processes share the parameters out (FSDP, DeepSpeed), it is refused.
+
     **Cost.** A transform takes one evaluation of the network at `samples` points of each group, a
     backward pass of it, the kernel (see `empirical_ntk`) and its filter, ``O(n³)``; every backward
     pass, ``O(n²)`` for each channel of the groups' means, or for each number in a group with the
@@ -223,6 +230,7 @@ class IGA(nn.Module):
         require_selector("coords", coords)
         self._coords, self._outputs = coords, Outputs(output)
         trained(network)
+        require_whole(network)
         self.network = network
         self._names = parameter_names(network)
         centre = grouping.centre if isinstance(grouping, Grouping) else None
@@ -332,8 +340,11 @@ class IGA(nn.Module):
     @torch.compiler.disable
     def _begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun | None:
         # With nothing to train, as while a generator trains through it, there is nothing to adjust.
-        first = next((p for p in self.network.parameters() if p.requires_grad and p.numel()), None)
-        idle = not self.training or self._plain > 0 or first is None
+        first = next((p for p in self.network.parameters() if _may_be_trained(p)), None)
+        idle = not self.training or self._plain > 0
+        if not idle:
+            require_whole(self.network)
+            idle = first is None
         if torch._C._are_functorch_transforms_active():
             if idle:
                 return None  # such a transform hides the graph from a watch
@@ -451,8 +462,9 @@ class IGA(nn.Module):
             return cotangent
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "backward: expected no graph of the adjusted gradient, got create_graph=True; for "
-                "a loss on a derivative, wrap the function that returns it: IGA(function, "
+                "backward: expected no graph of the adjusted gradient, got create_graph=True; "
+                "leave it out for the steps of an inner loop, which are of first order then; for a "
+                "loss on a derivative, wrap the function that returns it: IGA(function, "
                 "parameters=network.parameters()); or take it inside `with model.plain():`, where "
                 "a loss on it is not adjusted"
             )
@@ -640,6 +652,12 @@ def _outside_compilation(
 def _savable(tensor: Tensor) -> Tensor:
     """Return a tensor that autograd can save: one made under inference mode cannot be."""
     return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _may_be_trained(parameter: Tensor) -> bool:
+    """Say whether a parameter is trained, or a transform of `torch.func` hides whether it is."""
+    known = parameter.requires_grad or is_functorch_wrapped_tensor(parameter)
+    return known and parameter.numel() > 0
 
 
 def _is_wanted(leaf: Tensor) -> bool:

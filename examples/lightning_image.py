@@ -1,0 +1,103 @@
+"""A picture by random pixels in Lightning, plain and with the callback of IGA.
+
+    pip install "iga-core[lightning]"
+    python examples/lightning_image.py
+
+The callback wraps `self.net` while the Trainer fits it, logs the spectrum of its kernel, and puts
+what the adjustment carries into checkpoints, whose weights keep their names.
+
+On two cores that other work shared: plain 15.9 dB, IGA 25.3 dB after 400 steps, 8 and 10 s; at the
+end `iga/leading` was 1.05e+03, `iga/condition` 60.4 and `iga/share` 0.312. Of the rates 1e-3, 2e-3,
+5e-3 and 1e-2, this one is plain training's best.
+"""
+
+import logging
+import time
+import warnings
+
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from iga_torch.lightning import IGACallback
+
+SIZE, STEPS, BATCH, RATE = 128, 400, 2048, 5e-3
+
+
+def picture():
+    """Rings that become finer outwards, an edge through them, and a checkerboard."""
+    axis = torch.linspace(-1, 1, SIZE)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    rings = torch.sin(24 * (x.square() + y.square()))
+    board = torch.sign(torch.sin(20 * x) * torch.sin(20 * y))
+    colours = torch.stack([rings, torch.where(x > y, rings, -board), board * (x * y).abs()], dim=-1)
+    return torch.stack([x, y], dim=-1).reshape(-1, 2), (0.5 + 0.5 * colours).reshape(-1, 3)
+
+
+class Pixels(IterableDataset):
+    """Random ones, a batch at a time."""
+
+    def __iter__(self):
+        coords, colours = picture()
+        while True:
+            batch = torch.randint(len(coords), (BATCH,))
+            yield coords[batch], colours[batch]
+
+
+class Network(nn.Sequential):
+    """A positional encoding of six octaves, and four layers."""
+
+    def __init__(self, width=128):
+        super().__init__(
+            nn.Linear(26, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3),
+        )  # fmt: skip
+
+    def forward(self, x):
+        phases = (x[..., None] * torch.pi * 2.0 ** torch.arange(6, device=x.device)).flatten(-2)
+        return super().forward(torch.cat([x, phases.sin(), phases.cos()], dim=-1))
+
+
+class Image(LightningModule):
+    """Nothing in it knows of IGA."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Network()
+
+    def training_step(self, batch, _):
+        x, y = batch
+        return nn.functional.mse_loss(self.net(x), y)
+
+    def validation_step(self, batch, _):
+        x, y = batch
+        self.log("psnr", -10 * nn.functional.mse_loss(self.net(x), y).log10())
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def fitted(callbacks):
+    seed_everything(0, verbose=False)
+    trainer = Trainer(
+        max_steps=STEPS, val_check_interval=STEPS, num_sanity_val_steps=0, callbacks=callbacks,
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    whole = DataLoader([picture()], batch_size=None)
+    trainer.fit(Image(), DataLoader(Pixels(), batch_size=None), whole)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    for name, callbacks in (("plain", []), ("IGA", [IGACallback("net")])):
+        begin = time.perf_counter()
+        found = fitted(callbacks)
+        seconds = time.perf_counter() - begin
+        print(f"{name:5}  {found.pop('psnr'):4.1f} dB after {STEPS} steps, {seconds:.0f} s")
+    print("  ".join(f"{name} {value:.3g}" for name, value in found.items()))
