@@ -101,5 +101,5 @@ def nerf(IGA: Any, log: Any, rate: float, seed: int, steps: int, size: Size) -> 
 
 LOOPS = {
     "ray batches": Loop(nerf, "nerf", "PSNR of a view that is held out", (5e-4, 1.5e-3),
-                        size=Size(24, 64)),
+                        steps=250, size=Size(24, 64)),
 }  # fmt: skip
