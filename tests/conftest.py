@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,18 @@ def pytest_configure(config: pytest.Config) -> None:
             )
         if reason := missing(name):
             raise pytest.UsageError(f"--require: expected {name}, but {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """Hear the signals that `nohup` and a script's `&` have ignored, as do processes of tests."""
+    for name, handler in (
+        ("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL),
+        ("SIGTERM", signal.SIG_DFL),
+    ):  # fmt: skip
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
