@@ -2,6 +2,7 @@
 
 import io
 import math
+import tokenize
 from pathlib import Path
 from typing import Any, get_args
 
@@ -100,7 +101,10 @@ def open_array(path: Path) -> NDArray[Any]:
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, _, dtype = read(file)
             present = path.stat().st_size - file.tell()
-    except (KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+    # NumPy takes a header that is no literal apart into tokens, which may end too early.
+    except (
+        KeyError, OSError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"signal: expected an array that numpy.save wrote, got {path.name!r}, which cannot be "

@@ -79,7 +79,12 @@ def load_mesh(path: str | Path) -> "Trimesh":
     require_memory("signal", LOADING * size, f"a mesh file of {readable(size)}", "simplify it")
     loaded = _read(path)
     vertices = np.asarray(loaded.vertices, dtype=np.float64)
-    faces = np.asarray(loaded.faces, dtype=np.int64)
+    if vertices.shape[1:] != (3,):  # readers of text take as many numbers as the lines have
+        raise InputError(
+            f"signal: expected three numbers a vertex, got {vertices.shape[-1]} in {path.name!r}; "
+            "it is damaged: get it anew"
+        )
+    faces = _faces(path, loaded)
     count = len(faces)
     memory = count * BYTES_A_FACE
     require_memory("signal", memory, f"a mesh of {count:,} faces", "simplify it")
@@ -146,6 +151,20 @@ def _read(path: Path) -> "Trimesh":
             "before them; get it anew, or make a surface of its points first"
         )
     return loaded
+
+
+def _faces(path: Path, loaded: "Trimesh") -> NDArray[np.int64]:
+    """Return the corners of the faces, each of which is a vertex."""
+    # Readers take the numbers as they stand; some are more than any array can be asked for.
+    count = len(loaded.vertices)
+    stored = np.asarray(loaded.faces)
+    lowest, highest = stored.min(), stored.max()
+    if lowest < 0 or highest >= count:
+        raise InputError(
+            f"signal: expected faces of the {count:,} vertices, got numbers {int(lowest)} to "
+            f"{int(highest)} (from 0) in {path.name!r}; it is damaged: get it anew"
+        )
+    return stored.astype(np.int64)
 
 
 def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> "Trimesh":
