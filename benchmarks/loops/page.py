@@ -40,14 +40,14 @@ WHY = {
     'by itself (`outputs="trace"`) gives the same.',
     "multiplicative filters": "Equal within the errors: here too the overall mean is what holds "
     "training back (90 % of the trace at first, 20 % later), and the control takes it.",
-    "DeepSDF, latents": "The control gains 4 dB and IGA 1.5, on one seed nothing. S leaves 2e-4 of "
-    "the overall mean (92 % of the trace), and with it goes the balance between inside and "
+    "DeepSDF, latents": "The control gains 4 dB and IGA 1.5, on one seed nothing. S leaves 2e-4"
+    " of the overall mean (92 % of the trace), and with it goes the balance between inside and "
     "outside, which a clamped L1 loss gives by signs alone: `Scale(0.001)` ends at 14.8 dB and "
-    "`Scale(0)` at 14.7, as IGA does (15.1; plain 15.3), but `Scale(0.03)` at 19.1 (5e-4, seed 0). "
-    "The wrapper warns of this loss: most cotangents are zero behind the clamp. By default the "
-    "latents come first and decide the groups, which are then points of one shape in any order; "
-    "grouped by place alone, over several shapes, one representative speaks for all of them and "
-    "training fails (8.6 dB).",
+    "`Scale(0)` at 14.7, as IGA does (15.1; plain 15.3), but `Scale(0.03)` at 19.1 (5e-4, seed "
+    "0). The wrapper warns of this loss: most cotangents are zero behind the clamp. By default "
+    "the latents come first and decide the groups, which are then points of one shape in any "
+    "order; grouped by place alone, over several shapes, one representative speaks for all of "
+    "them and training fails (8.6 dB).",
 }
 
 
@@ -253,6 +253,7 @@ def balance(runs: Runs) -> list[str]:
         fill(f"As one function, the term on the distance weighs {share[0]:.2f} of what it did "
              f"beside the eikonal term; with the value alone wrapped, {share[1]:.2f}, and the "
              "terms on the derivative keep their plain gradient. One function does not keep all "
-             "weights either: it shortens what lies in the kernel's leading directions, of which "
-             "the value has more than its derivative."),
+             "weights either: what is shortened are means over groups, in which the cotangent of a "
+             "distance, much the same at neighbours, has more of its length than that of a "
+             "derivative."),
     ]  # fmt: skip
