@@ -41,6 +41,7 @@ courses.Course.step = lambda course: (step(course), Path("stepped").touch())
 main()
 """
 STEPS = 1500
+KILLS, KILLED_STEPS = 20, 150
 
 
 @pytest.fixture(autouse=True)
@@ -82,33 +83,40 @@ def written(path):
         return None
 
 
-def test_five_kills_and_resumed_is_unbroken():
-    fit = ["fit", *TINY, "--steps", STEPS]
-    unbroken = started(COMMAND, *fit, "--output", "unbroken")
+def test_twenty_kills_and_resumed_is_unbroken():
+    """At moments anywhere in a process's life, its start and its end among them."""
+    fit = ["fit", *TINY, "--steps", KILLED_STEPS]
+    begun = time.monotonic()
+    unbroken = started([sys.executable, "-c", SAVING], *fit, "--output", "unbroken")
     _, errors = unbroken.communicate(timeout=100)
     assert unbroken.returncode == 0, errors
-    checkpoint = Path("run", folders.CHECKPOINT)
+    whole = time.monotonic() - begun
     chance = random.Random(5)
-    arguments = [*fit, "--output", "run"]
-    for _ in range(5):
-        before = written(checkpoint)
+    kills, run, ended = 0, 0, True
+    while kills < KILLS or not ended:
+        run += ended
+        folder = Path(f"run{run}")
+        # Killed before it had anything to go on from, it is begun again.
+        again = (folder / folders.CHECKPOINT).exists() or (folder / folders.BEFORE).exists()
+        arguments = ["fit", "--resume", folder] if again else [*fit, "--output", folder]
         process = started([sys.executable, "-c", SAVING], *arguments)
-        until(lambda before=before: written(checkpoint) not in (None, before))
-        time.sleep(chance.uniform(0, 0.3))
-        process.kill()
+        try:
+            process.communicate(timeout=chance.uniform(0, whole) if kills < KILLS else 100)
+        except subprocess.TimeoutExpired:
+            process.kill()
         _, errors = process.communicate(timeout=10)
-        assert process.returncode == -signal.SIGKILL, errors
         assert "Traceback" not in errors
-        arguments = ["fit", "--resume", "run"]
-    resumed = started(COMMAND, *arguments)
-    _, errors = resumed.communicate(timeout=100)
-    assert resumed.returncode == 0, errors
-    assert names("run") == FILES
-    assert result_of(Path("run"))["methods"]["iga"]["steps"] == STEPS
-    same_models(Path("run"), Path("unbroken"))
-    for method in ("plain", "iga"):
-        file = f"model-{method}.safetensors"
-        assert Path("run", file).read_bytes() == Path("unbroken", file).read_bytes()
+        ended = process.returncode == 0
+        if not ended:
+            assert process.returncode == -signal.SIGKILL, errors
+            kills += 1
+            continue
+        assert names(folder) == FILES
+        assert result_of(folder)["methods"]["iga"]["steps"] == KILLED_STEPS
+        same_models(folder, Path("unbroken"))
+        for method in ("plain", "iga"):
+            file = f"model-{method}.safetensors"
+            assert Path(folder, file).read_bytes() == Path("unbroken", file).read_bytes()
 
 
 def test_two_processes_in_one_folder():
