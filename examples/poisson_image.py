@@ -9,9 +9,9 @@ It printed, on one core that others used too:
     Scale(0.1)   20.80   -8.42      0.47   1.15
     IGA          25.06   -4.15      0.42   1.22
 
-IGA lowers the loss and loses the picture. The likely reason: a picture is integrated from the means
-of its gradients over groups, and those are what is shortened, so that its large forms come last; the
-control, which shortens them all alike, loses more. Train such a loss plain.
+IGA lowers the loss and loses the picture. The likely reason: a picture is integrated from the
+means of its gradients over groups, and those are what is shortened, so that its large forms come
+last; the control, which shortens them all alike, loses more. Train such a loss plain.
 """
 
 import time
