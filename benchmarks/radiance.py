@@ -48,7 +48,18 @@ WORDS = {
 }
 
 
-FINDING = "TODO"
+FINDING = (
+    "At equal steps IGA is within 0.4 dB of the control, above it at the rate of 0.01 and below at "
+    "0.005, so that little of its gain is the kernel's. At equal seconds plain training is above "
+    "IGA at 0.005, and about level at 0.01, where IGA lies between 1.35 and 1.6 times plain's "
+    "steps. What helps at equal seconds is the control: the mean of all rays shrunk by 0.1, "
+    "without a kernel. Each step has other rays, whose kernel takes a rendering of the "
+    "representatives and is used once. Around the raw outputs, the colour and density of a sample, "
+    "150 steps at 0.01 end at 10.5 dB, and at 13.0 with the control, where plain training has 16.7 "
+    "(one seed); the wrapper warns after about 40 steps, when the field has learnt where the scene "
+    "is empty. Denormal numbers, flushed for the costs, make plain steps on a processor slower by "
+    "a third where they are not."
+)
 """What the table says, and what was seen beside it."""
 
 
@@ -87,6 +98,8 @@ def table(runs: Runs) -> str:
         cell: np.asarray([found[*cell, seed]["median"] for seed in SEEDS]) for cell in cells
     }
     cost = costs()
+    # Where a form goes on for longer, its name says so behind the form's.
+    cost |= {m: x * cost[m.rpartition(" ")[0]] for m, (x, *_) in METHODS.items() if x != 1}
     where = ", ".join(f"{key} {value}" for key, value in environment().items())
     lines = [
         "# Radiance fields: held-out views", "",
@@ -109,9 +122,7 @@ def table(runs: Runs) -> str:
             gain = decibels[method, rate] - decibels["plain", rate]
             brackets = ", ".join(f"{value:+.2f}" for value in gain)
             row.append(f"{decibels[method, rate].mean():.2f} ({brackets})")
-        lines.append(
-            f"| {WORDS[method]} | {' | '.join(row)} | {cost.get(method, METHODS[method][0]):.2f} |"
-        )
+        lines.append(f"| {WORDS[method]} | {' | '.join(row)} | {cost[method]:.2f} |")
     lines += ["", fill(FINDING)]
     return "\n".join([*lines, ""])
 

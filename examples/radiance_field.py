@@ -2,7 +2,26 @@
 
     python -m examples.radiance_field
 
-FIGURES
+It printed, in 43 seconds of one core that others used too, PSNR of held-out views:
+
+                    dB    gain      loss   cost
+    plain        18.70   +0.00     0.026   1.00
+    Scale(0.2)   19.55   +0.85     0.023   0.93
+    IGA          20.10   +1.40     0.019   1.63
+
+At equal steps IGA gains, little of it above the control, which shrinks one mean of all rays and has
+no kernel. **At equal seconds the control wins**: with 1.6 times the steps it has 21.1 dB, plain
+training 20.1, where IGA has 20.0 (mean of two seeds; at half the rate plain training is a full dB
+above IGA: `python -m benchmarks.radiance`, table in ``benchmarks/results/radiance.md``). So write
+
+    IGA(renderer, None, Adjustment(filter=Scale(0.1)), groups=1, output=["rgb", "rgb_coarse"])
+
+where seconds count. Groups by direction were a little better than by origin, of which there are as
+many as views, both colours better than the fine one alone, and 16 groups better than 4 (one seed).
+
+Wrap what renders, not the field in it: samples in the air and behind a surface have no part in the
+loss, and a group's mean, subtracted from those too, paints fog. So the raw outputs came to 10.5 dB
+in 150 steps, plain training to 16.7. The wrapper warned after 41 steps; here it does not.
 """
 
 import math
