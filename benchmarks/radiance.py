@@ -57,8 +57,8 @@ FINDING = (
     "representatives and is used once. Around the raw outputs, the colour and density of a sample, "
     "150 steps at 0.01 end at 10.5 dB, and at 13.0 with the control, where plain training has 16.7 "
     "(one seed); the wrapper warns after about 40 steps, when the field has learnt where the scene "
-    "is empty. Denormal numbers, flushed for the costs, make plain steps on a processor slower by "
-    "a third where they are not."
+    "is empty. Denormal numbers, flushed for the costs, made plain steps on a processor take half "
+    "as long again where they were not (one run)."
 )
 """What the table says, and what was seen beside it."""
 

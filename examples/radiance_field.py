@@ -11,8 +11,8 @@ It printed, in 43 seconds of one core that others used too, PSNR of held-out vie
 
 At equal steps IGA gains, little of it above the control, which shrinks one mean of all rays and has
 no kernel. **At equal seconds the control wins**: with 1.6 times the steps it has 21.1 dB, plain
-training 20.1, where IGA has 20.0 (mean of two seeds; at half the rate plain training is a full dB
-above IGA: `python -m benchmarks.radiance`, table in ``benchmarks/results/radiance.md``). So write
+training 20.1, where IGA has 20.0 (mean of two seeds; at half the rate plain training is 0.6 to
+1.1 dB above IGA: `python -m benchmarks.radiance`, ``benchmarks/results/radiance.md``). So write
 
     IGA(renderer, None, Adjustment(filter=Scale(0.1)), groups=1, output=["rgb", "rgb_coarse"])
 
@@ -201,6 +201,6 @@ def main(steps: int = 400) -> dict[str, Trained]:
 
 
 if __name__ == "__main__":
-    # Behind surfaces numbers become denormal, which alone makes plain steps a third slower here.
+    # Behind surfaces numbers become denormal: plain steps would take half as long again.
     torch.set_flush_denormal(True)
     main()
