@@ -40,7 +40,6 @@ step = courses.Course.step
 courses.Course.step = lambda course: (step(course), Path("stepped").touch())
 main()
 """
-STEPS = 1500
 KILLS, KILLED_STEPS = 20, 150
 
 
