@@ -17,6 +17,7 @@ import time
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from iga_torch import IGA
@@ -82,4 +83,4 @@ def process(rank, store):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(process, (f"{folder}/store",), nprocs=PROCESSES)
+        spawn(process, (f"{folder}/store",), nprocs=PROCESSES)

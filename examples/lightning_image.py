@@ -14,6 +14,7 @@ end `iga/leading` was 1.05e+03, `iga/condition` 60.4 and `iga/share` 0.312. Of t
 import logging
 import time
 import warnings
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
@@ -87,7 +88,7 @@ def fitted(callbacks):
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    whole = DataLoader([picture()], batch_size=None)
+    whole: Any = DataLoader([picture()], batch_size=None)  # type: ignore[arg-type]  # a list will do
     trainer.fit(Image(), DataLoader(Pixels(), batch_size=None), whole)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

@@ -42,6 +42,13 @@ MOST_BYTES = 10**9
 MOST_SECONDS = 20
 QUICK = ["--size", "8", "--width", "4", "--depth", "1", "--patch", "2", "--steps", "1"]
 
+
+def _peak():
+    """Bytes that this process has held at most; not its parent, as `ru_maxrss` has it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 # honest files
 
 
@@ -431,7 +438,7 @@ def main(folder):
             faulthandler.cancel_dump_traceback_later()
             seconds = time.monotonic() - start
             # It only grows, so the first case that is above the bound is the one to look at.
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            peak = _peak()
             if peak > MOST_BYTES:
                 wrong = wrong or f"{peak / 1e6:.0f} MB"
             print(json.dumps([wrong, seconds, peak]), flush=True)
