@@ -131,6 +131,23 @@ def test_a_loss_on_a_derivative_is_adjusted(name):
     close(gradient(network), dense_gradient(network, function, x, 4), 1e-10)
 
 
+@pytest.mark.parametrize("later", [laplacian, eikonal])
+def test_a_function_that_turns_to_a_derivative_later(later):
+    """By the same calls of its network, as a schedule of losses does."""
+    network, x, turns = smooth(), rows(), []
+
+    def function(x):
+        return later(network, x)[..., None] if turns else network(x)
+
+    model = iga_torch.IGA(function, None, PAPER, parameters=network.parameters(), groups=4)
+    loss_of(model(x.clone())).backward()
+    network.zero_grad()
+    turns.append(True)
+    loss_of(model(x.clone())).backward()
+    want = dense_gradient(network, lambda n, x: later(n, x)[..., None], x, 4)
+    close(gradient(network), want, 1e-10)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 2)])
 @pytest.mark.parametrize("name", FUNCTIONS)
