@@ -382,6 +382,28 @@ class TestWhatAFunctionIs:
             f"network.{name}" for name, _ in network.named_parameters()
         }
 
+    @pytest.mark.parametrize("layers", [(4,), (0, 2, 4)])
+    def test_parameters_that_take_the_places_of_others(self, layers):
+        """As `load_state_dict` with `assign`, and some forms of `to`, put them there."""
+        network, x = smooth(), rows()
+        model = iga_torch.IGA(
+            lambda x: network(x), None, PAPER, parameters=network.parameters(), groups=4
+        )
+        loss_of(model(x)).backward()
+        for k in layers:
+            for name, parameter in list(network[k].named_parameters()):
+                setattr(network[k], name, nn.Parameter(1.5 * parameter.detach()))
+        network.zero_grad()
+        loss_of(model(x)).backward()
+        close(gradient(network), dense_gradient(network, lambda n, x: n(x), x, 4), 1e-10)
+
+    def test_parameters_that_are_there_no_more(self):
+        network, x = smooth(), rows()
+        model = iga_torch.IGA(lambda x: network(x), parameters=network.parameters(), groups=4)
+        nn.utils.parametrizations.weight_norm(network[2])
+        with pytest.raises(ValueError, match=r"got none at network.2.weight any more; change"):
+            model(x)
+
     def test_modes_and_buffers_are_the_networks_own(self):
         network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
         model = iga_torch.IGA(lambda x: network(x), parameters=network.parameters())
