@@ -131,6 +131,23 @@ def test_a_loss_on_a_derivative_is_adjusted(name):
     close(gradient(network), dense_gradient(network, function, x, 4), 1e-10)
 
 
+@pytest.mark.parametrize("later", [laplacian, eikonal])
+def test_a_function_that_turns_to_a_derivative_later(later):
+    """By the same calls of its network, as a schedule of losses does."""
+    network, x, turns = smooth(), rows(), []
+
+    def function(x):
+        return later(network, x)[..., None] if turns else network(x)
+
+    model = iga_torch.IGA(function, None, PAPER, parameters=network.parameters(), groups=4)
+    loss_of(model(x.clone())).backward()
+    network.zero_grad()
+    turns.append(True)
+    loss_of(model(x.clone())).backward()
+    want = dense_gradient(network, lambda n, x: later(n, x)[..., None], x, 4)
+    close(gradient(network), want, 1e-10)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 2)])
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -364,6 +381,28 @@ class TestWhatAFunctionIs:
         assert dict(iga_torch.IGA(network).named_parameters()).keys() == {
             f"network.{name}" for name, _ in network.named_parameters()
         }
+
+    @pytest.mark.parametrize("layers", [(4,), (0, 2, 4)])
+    def test_parameters_that_take_the_places_of_others(self, layers):
+        """As `load_state_dict` with `assign`, and some forms of `to`, put them there."""
+        network, x = smooth(), rows()
+        model = iga_torch.IGA(
+            lambda x: network(x), None, PAPER, parameters=network.parameters(), groups=4
+        )
+        loss_of(model(x)).backward()
+        for k in layers:
+            for name, parameter in list(network[k].named_parameters()):
+                setattr(network[k], name, nn.Parameter(1.5 * parameter.detach()))
+        network.zero_grad()
+        loss_of(model(x)).backward()
+        close(gradient(network), dense_gradient(network, lambda n, x: n(x), x, 4), 1e-10)
+
+    def test_parameters_that_are_there_no_more(self):
+        network, x = smooth(), rows()
+        model = iga_torch.IGA(lambda x: network(x), parameters=network.parameters(), groups=4)
+        nn.utils.parametrizations.weight_norm(network[2])
+        with pytest.raises(ValueError, match=r"got none at network.2.weight any more; change"):
+            model(x)
 
     def test_modes_and_buffers_are_the_networks_own(self):
         network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()

@@ -61,7 +61,14 @@ class Function(nn.Module):
                 names[id(parameter)] = f"parameter{k}" if name == str(k) else name
                 if isinstance(parameter, nn.Parameter):  # for `to` and `state_dict`
                     self.register_parameter(names[id(parameter)].replace(".", "_"), parameter)
-        self._given = {names[id(parameter)]: parameter for parameter in given.values()}
+        free = self._parameters.keys()
+        in_modules = {name for name, _ in super().named_parameters(remove_duplicate=False)} - free
+        # Those are looked up anew, since others may take their places: `load_state_dict` with
+        # `assign`, `to` and `functional_call` put them there. The function keeps the free ones.
+        self._given: dict[str, Tensor | None] = {}
+        for parameter in given.values():
+            name = names[id(parameter)]
+            self._given[name] = None if name in in_modules else parameter
         # The function itself: its signature says what its arguments are called.
         self.forward = function
 
@@ -70,8 +77,23 @@ class Function(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that were given, by names in the modules that they are of."""
         del recurse, remove_duplicate
-        for name, parameter in self._given.items():
+        for name, given in self._given.items():
+            parameter = self._present(name) if given is None else given
             yield (f"{prefix}.{name}" if prefix else name), parameter  # type: ignore[misc]
+
+    def _present(self, name: str) -> Tensor:
+        """Return the parameter that is now in a place of a module."""
+        path, _, attribute = name.rpartition(".")
+        try:
+            found = self.get_submodule(path)._parameters.get(attribute)
+        except AttributeError:  # a part was replaced by another kind
+            found = None
+        if found is None:
+            raise ValueError(
+                f"parameters: expected those that were given, got none at {name} any more; change "
+                "the network first, by weight normalisation as by all else, and wrap it then"
+            )
+        return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Function":
         if not inspect.ismethod(self.forward):

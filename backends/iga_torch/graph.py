@@ -6,7 +6,7 @@ recorded. But what it returns has a graph, in which each of these products is a 
 was given. This module knows PyTorch's names of such nodes, and nothing of kernels.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +90,38 @@ def uses_in_graph(
         Leaves that were used otherwise, and by what node.
     """
     sources = weights.nodes()
-    known = set(sources).union(*(step.nodes() for step in steps))
     uses: list[Used] = []
     others: dict[str, str] = {}
+    for node, read in _readers(outputs, sources, steps):
+        found = _uses_of_node(node, read, weights)
+        uses += [Used(use, GradientEdge(node, 0), torch.autograd.grad) for use in found]
+        names = {name for source in read if (weight := weights.of(source)) is not None
+                 for name in weight.names}  # fmt: skip
+        for name in names.difference(*(use.weight.names for use in found)):
+            others.setdefault(name, f"read by {node.name()} in the graph of a derivative")
+    return uses, others
+
+
+def readers_in_graph(
+    outputs: Tensor, weights: Weights, steps: Iterable[Step]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what `uses_in_graph` would look at: the kinds of nodes, and the leaves they read.
+
+    It tells a function that has come to take a derivative from what it was, though its calls are
+    the same.
+    """
+    found = []
+    for node, read in _readers(outputs, weights.nodes(), steps):
+        of = [weight for source in read if (weight := weights.of(source)) is not None]
+        found.append((node.name(), tuple(weight.name for weight in of)))
+    return tuple(sorted(found))
+
+
+def _readers(
+    outputs: Tensor, sources: dict[Any, Tensor], steps: Iterable[Step]
+) -> Iterator[tuple[Any, list[Tensor | None]]]:
+    """Yield the nodes of a graph that read weights, but for those of steps, and what each reads."""
+    known = set(sources).union(*(step.nodes() for step in steps))
     seen, waiting = set(), [outputs.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -104,13 +133,7 @@ def uses_in_graph(
             continue
         read = [_weight_behind(following, sources) for following, _ in node.next_functions]
         if any(source is not None for source in read):
-            found = _uses_of_node(node, read, weights)
-            uses += [Used(use, GradientEdge(node, 0), torch.autograd.grad) for use in found]
-            names = {name for source in read if (weight := weights.of(source)) is not None
-                     for name in weight.names}  # fmt: skip
-            for name in names.difference(*(use.weight.names for use in found)):
-                others.setdefault(name, f"read by {node.name()} in the graph of a derivative")
-    return uses, others
+            yield node, read
 
 
 def _weight_behind(node: Any, sources: dict[Any, Tensor]) -> Tensor | None:

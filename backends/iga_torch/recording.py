@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from iga_torch.graph import Step, Used, uses_in_graph
+from iga_torch.graph import Step, Used, readers_in_graph, uses_in_graph
 from iga_torch.operations import Use, uses_of
 from iga_torch.replicas import alone
 from iga_torch.weights import Weights, tensors_in
@@ -166,6 +166,10 @@ class Recording(WithoutDropout):
     def from_graph(self, outputs: Tensor) -> tuple[list[Used], dict[str, str]]:
         """Return the uses that the outputs' graph has beyond those seen; see `uses_in_graph`."""
         return uses_in_graph(outputs, self._weights, self._steps)
+
+    def readers(self, outputs: Tensor) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return the kinds of nodes that have these uses; see `readers_in_graph`."""
+        return readers_in_graph(outputs, self._weights, self._steps)
 
 
 @dataclass

@@ -193,7 +193,9 @@ class Tangents:
             for used in recording.uses
         )
         shapes, others = evaluation.samples.shapes(), frozenset(recording.others)
-        return (shapes, outputs, like, modes, uses, others)
+        # A schedule may turn to derivatives later, by the same calls.
+        readers = recording.readers(evaluation.outputs)
+        return (shapes, outputs, like, modes, uses, others, readers)
 
     def _checked_parts(
         self, leaves: Leaves, evaluation: Evaluation, found: Found
