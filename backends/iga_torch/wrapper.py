@@ -150,7 +150,9 @@ class IGA(nn.Module):
 
     **Terms of a loss.** What comes through one call is adjusted as one function of all its
     outputs. A term outside of it keeps its plain gradient, which is longer, so that the weights of
-    the terms mean something else: take all of them from one call.
+    the terms mean something else: take terms on the same points from one call. One call does not
+    keep all weights either: outputs that the kernel is large in are shortened more, so scale those
+    that count inside the function.
 
     **Several processes.** Inside `DistributedDataParallel` or around it, the points of each process
     are its own groups, and its kernel its own; what is reduced are adjusted gradients. No process
