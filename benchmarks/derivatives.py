@@ -2,10 +2,10 @@
 
 `iga_torch.derivatives` against backward passes of backward passes by `torch.autograd`, and against
 `torch.func`: values with gradients, and with Laplacians too; evaluated, and with the backward pass
-to the parameters. Then the kernel of a module that returns them, from factors against explicit
-rows. All sides take turns on one thread; a ratio is the median over the rounds of the quotients of
-processor time within a round. Their results are compared first. Writes ``results/derivatives.md``
-and ``.json``.
+to the parameters. Then the kernel of a module that returns them, from calls against a graph. All
+sides take turns on one thread; a ratio is the median over the rounds of the quotients of processor
+time within a round. Their results are compared first. Writes ``results/derivatives.md`` and
+``.json``.
 """
 
 import argparse
@@ -202,7 +202,7 @@ class Returned(nn.Module):
 
 
 def kernels(case: Case, count: int, rounds: int) -> dict[str, Any]:
-    """Time the kernel of derivatives, ours against what autograd hides."""
+    """Time the kernel of derivatives, ours against what autograd's graph shows."""
     x, network = case.points(count), case.network()
     sides = {name: Returned(network, case.order, SIDES[name]) for name in ("ours", "autograd")}
     found = {name: iga_torch.empirical_ntk(side, x[:32]) for name, side in sides.items()}

@@ -129,7 +129,5 @@ def test_the_page_of_derivatives(tmp_path):
     kept = json.loads((tmp_path / "derivatives.json").read_text())
     assert [row["back"] for row in kept["rows"]] == [False, True, False, True]
     assert all(row["difference"] < 1e-12 for row in kept["rows"])  # in float64
-    assert all(
-        row["explicit"]["ours"] == 0 < row["explicit"]["autograd"] for row in kept["kernels"]
-    )
+    assert all(row["explicit"] == {"ours": 0, "autograd": 0} for row in kept["kernels"])
     assert page.count("| tanh | 8 x 2 | 2 -> 1 |") == 6

@@ -321,7 +321,8 @@ def test_a_signal_in_the_first_moments_says_no_more_than_that(number, command):
         time.sleep(chance.uniform(0, 0.6))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode in (0, CODES[number]), errors
+        # By the signal itself, where Python has taken its handlers down at the end.
+        assert process.returncode in (0, CODES[number], -number), errors
         assert "Traceback" not in errors
         assert "Error" not in errors
         shutil.rmtree("run", ignore_errors=True)

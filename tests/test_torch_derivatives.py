@@ -456,7 +456,7 @@ KERNELS = {
     "encoded": (encoded, set()),
     "by hand": (ByHand, set()),
     "mixed": (mixed, {"network.1.weight"}),
-    "weight norm": (normalised_weights, {f"network.0.parametrizations.weight.original{k}" for k in (0, 1)}),
+    "weight norm": (normalised_weights, set()),
 }  # fmt: skip
 
 
