@@ -353,6 +353,32 @@ class TestWhatAFunctionIs:
         assert model.kernel_report().parameters[0].name == "parameter0"
         assert table.grad is not None
 
+    def test_a_free_parameter_that_the_first_sample_does_not_reach(self):
+        """Explicit rows of it cannot be batched, which that sample does not tell."""
+        network, x = smooth(), rows(12)
+        x = x[x[:, 0].argsort()]
+        free = nn.Parameter(torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 2, 2))
+
+        def function(x):
+            added = torch.einsum("ijk,ni,nj,nk->n", free, x, x, x)
+            return network(x) + torch.where(x[:, :1] > 0, added[:, None], 0.0)
+
+        class Both(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.network, self.free = network, free
+
+            def forward(self, x):
+                return function(x)
+
+        model = iga_torch.IGA(function, None, PAPER, parameters=[*network.parameters(), free],
+                              groups=4)  # fmt: skip
+        f = model(x)
+        loss_of(f).backward()
+        assert [row.name for row in model.kernel_report().explicit] == ["parameter6"]
+        want = dense_gradient(Both(), lambda n, x: n(x), x, 4)
+        close(torch.cat([free.grad.flatten(), gradient(network)]), want, 1e-10)
+
     def test_a_part_of_the_parameters(self):
         """The kernel is theirs alone, and all others train along."""
         network, x = smooth(), rows()

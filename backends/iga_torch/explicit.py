@@ -10,6 +10,7 @@ from torch.func import functional_call, vjp, vmap
 
 from iga_core import Rows, gram
 from iga_torch.checking import Leaves, alike, evaluated, gradients_of, prepared
+from iga_torch.functions import Function
 from iga_torch.recording import WithoutDropout, evaluating
 from iga_torch.samples import Samples
 
@@ -38,6 +39,9 @@ class ExplicitRows:
         digits. Three evaluations of one sample.
         """
         if self._one_by_one or not leaves:
+            return
+        if leaves.keys() - slots_of(network, leaves).values():
+            self._one_by_one = True  # one sample may not tell, whose gradient by these is zero
             return
         alone, together = samples.some(0, 1), [sum(heads[1:], heads[0])]
         moved = alone.with_tensors([_moved(t, 8 * eps) for t in alone.tensors()])
@@ -193,14 +197,15 @@ def slots_of(network: nn.Module, leaves: Leaves) -> dict[str, str]:
     """Return every place of a module that holds a leaf, once, with the leaf's name.
 
     A module may be found under several names, and a parameter in several modules. Of the former
-    one name will do, and with two of them `functional_call` would put a wrong tensor back.
+    one name will do, and with two of them `functional_call` would put a wrong tensor back. The
+    free parameters of a function have no place: it has them from elsewhere.
     """
     names = {id(leaf): name for name, leaf in leaves.items()}
     return {
         f"{path}.{attribute}" if path else attribute: names[id(parameter)]
         for path, module in network.named_modules()
         for attribute, parameter in module._parameters.items()
-        if id(parameter) in names
+        if id(parameter) in names and not isinstance(module, Function)
     }
 
 
