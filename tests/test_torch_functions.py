@@ -5,6 +5,7 @@ The oracle is a module of the same function, differentiated one sample at a time
 
 import copy
 import functools
+import weakref
 
 import pytest
 
@@ -317,6 +318,8 @@ class TestWhatAFunctionIs:
             def __call__(self, x):
                 return self.query(x)
 
+        nets = {"a": [network]}
+
         def outer(x):
             return inner(x)
 
@@ -327,6 +330,7 @@ class TestWhatAFunctionIs:
             (outer, "network"), (functools.partial(first_order, network), "argument0"),
             (Renderer(), "field"), (Renderer().query, "field"), (network.forward, "network"),
             (lambda x: network(x) + other(x), "network"),
+            (lambda x: nets["a"][0](x), "nets_a0"),
         ):  # fmt: skip
             assert modules_of(function)[name] is network
 
@@ -334,12 +338,12 @@ class TestWhatAFunctionIs:
         network, x = smooth(), rows()
         loss_of(iga_torch.IGA(network, None, PAPER, groups=4)(x)).backward()
         want = gradient(network)
-        lists = {"hidden": [network]}  # which nothing finds
+        hidden = weakref.ref(network)  # behind which nothing is looked for
         for form in (
             lambda: network, network.parameters, network.named_parameters,
             lambda: list(network.parameters()), lambda: dict(network.named_parameters()),
         ):  # fmt: skip
-            for function in (network.forward, lambda x: lists["hidden"][0](x)):
+            for function in (network.forward, lambda x: hidden()(x)):
                 network.zero_grad()
                 model = iga_torch.IGA(function, None, PAPER, parameters=form(), groups=4)
                 loss_of(model(x)).backward()
@@ -483,6 +487,25 @@ class TestWhatAFunctionIs:
         model = iga_torch.IGA(lambda x: network(x), parameters=other.parameters(), groups=4)
         with pytest.raises(ValueError, match="got 6 that they do not; pass those of the network"):
             model(rows())
+
+
+def test_rows_that_are_sorted_by_value():
+    """In order at the first call, by chance, and in another order later."""
+    network, x = smooth(), rows(9)
+
+    class Sorted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            order = x[:, 1].argsort()
+            return self.network(x[order])[order.argsort()]
+
+    module = Sorted()
+    for points in (x[x[:, 1].argsort()], x):
+        kernel = iga_torch.empirical_ntk(module, points, outputs="trace")
+        close(kernel, dense_kernel(network, points), 1e-12)
 
 
 class TestOutsideOfTheFunction:

@@ -17,6 +17,8 @@ from iga_core.arrays import short
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Mapping[str, Tensor]
 """What may say which parameters are trained."""
+LONGEST = 100
+"""Of a list or dict in which networks are looked for; longer ones hold data."""
 
 
 class Function(nn.Module):
@@ -171,7 +173,7 @@ def modules_of(function: Any) -> dict[str, nn.Module]:
     -------
     dict of str to nn.Module
         Those behind the names in its code, in its closure and in its object, and behind the
-        functions among these, in turn. What is held in lists or other objects is not found.
+        functions among these, in turn; in lists and dicts too, but in no other objects.
     """
     found: dict[str, nn.Module] = {}
     seen: set[int] = set()
@@ -185,6 +187,10 @@ def modules_of(function: Any) -> dict[str, nn.Module]:
         seen.add(id(value))
         if isinstance(value, nn.Module):
             found.setdefault(name, value)
+        elif isinstance(value, list | tuple) and len(value) <= LONGEST:
+            waiting += [(f"{name}{k}", held) for k, held in enumerate(value)]
+        elif isinstance(value, dict) and len(value) <= LONGEST:
+            waiting += [(f"{name}_{key}".replace(".", "_"), held) for key, held in value.items()]
         elif inspect.ismethod(value):
             of_module = isinstance(value.__self__, nn.Module)
             waiting += [("network", value.__self__)] if of_module else _attributes(value.__self__)

@@ -41,6 +41,13 @@ SELECTIONS = frozenset(
         Tensor.argwhere,
         torch.unique,
         Tensor.unique,
+        torch.argsort,
+        Tensor.argsort,
+        torch.sort,
+        Tensor.sort,
+        torch.topk,
+        Tensor.topk,
+        torch.randperm,
     }
 )
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
