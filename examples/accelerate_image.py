@@ -6,7 +6,7 @@
 
 One line is IGA's; a second one puts what it carries from step to step into `save_state`.
 
-On two cores that other work shared: plain 16.2 dB, IGA 25.1 dB after 400 steps, 13 and 21 s. Of the
+On two cores: plain 16.2 dB, IGA 25.1 dB after 400 steps, 7 and 13 s. Of the
 rates 1e-3, 2e-3, 5e-3 and 1e-2, this one is plain training's best.
 """
 

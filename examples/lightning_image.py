@@ -6,7 +6,7 @@
 The callback wraps `self.net` while the Trainer fits it, logs the spectrum of its kernel, and puts
 what the adjustment carries into checkpoints, whose weights keep their names.
 
-On two cores that other work shared: plain 15.9 dB, IGA 25.3 dB after 400 steps, 8 and 10 s; at the
+On two cores: plain 15.9 dB, IGA 25.3 dB after 400 steps, 3 and 5 s; at the
 end `iga/leading` was 1.05e+03, `iga/condition` 60.4 and `iga/share` 0.312. Of the rates 1e-3, 2e-3,
 5e-3 and 1e-2, this one is plain training's best.
 """
