@@ -9,6 +9,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from iga_torch.graph import nodes_behind
 from iga_torch.layers import normalising
 from iga_torch.recording import COMPLEX, FLOATS, WithoutDropout, evaluating
 from iga_torch.samples import Samples
@@ -262,18 +263,13 @@ def full_precision() -> Iterator[None]:
 def require_graph(outputs: list[Tensor], leaves: Leaves, words: str = UNREACHED) -> None:
     """Raise if outputs reach no trained parameter, or one is hidden from `torch.autograd.grad`."""
     ids = set(map(id, leaves.values()))
-    seen, waiting, reached = set(), [output.grad_fn for output in outputs], False
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
+    reached = False
+    for node in nodes_behind(output.grad_fn for output in outputs):
         if node.name() == "CheckpointFunctionBackward":
             raise ValueError(
                 "network: expected checkpoints whose gradients can be taken, got the reentrant "
                 "kind; pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
             )
         reached |= id(getattr(node, "variable", None)) in ids
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
     if not reached:
         raise ValueError(words)

@@ -4,7 +4,6 @@ It knows which way of having them is the fastest; how they pass through operatio
 """
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,7 +19,7 @@ from iga_torch.checking import (
     require_separate_rows,
     require_tensor,
 )
-from iga_torch.recording import WithoutDropout, evaluating
+from iga_torch.recording import WithoutDropout, eagerly, evaluating
 from iga_torch.taylor import Taylor
 from iga_torch.taylor_rules import RULES
 from iga_torch.wrapper import IGA
@@ -126,7 +125,7 @@ def derivatives(
     """
     _require(network, x, order, diagonal)
     channels = _looked_at(network, x, args, kwargs)
-    with _uncompiled(x):
+    with eagerly(x.device.type):
         # Where a mode watches operations, as the kernel's does, they must be there to be seen.
         unseen = not has_torch_function((x,)) and not torch.is_inference_mode_enabled()
         if order == 1 and channels is not None and channels < x.shape[-1] and unseen:
@@ -158,17 +157,6 @@ def _require(network: Any, x: Any, order: Any, diagonal: Any) -> None:
             "network in it, or put it into eval mode; to adjust a loss on derivatives, wrap a "
             "module that returns them"
         )
-
-
-@contextlib.contextmanager
-def _uncompiled(x: Tensor) -> Iterator[None]:
-    """Evaluate operations one by one, in their own precision."""
-    kind = x.device.type
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if torch.is_autocast_enabled(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
 
 
 def _looked_at(

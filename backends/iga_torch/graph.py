@@ -6,7 +6,7 @@ recorded. But what it returns has a graph, in which each of these products is a 
 was given. This module knows PyTorch's names of such nodes, and nothing of kernels.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from iga_torch.operations import Use, VectorUse, uses_of
-from iga_torch.weights import Weights
+from iga_torch.weights import Weight, Weights
 
 VIEWS = frozenset(
     f"{name}Backward{number}"
@@ -34,6 +34,18 @@ OPERANDS: dict[str, tuple[Callable[..., Any], int, str, str]] = {
 """Nodes of two operands: what they do, the edge of the first one, and what they are saved as."""
 SUMS = {"AddBackward0": 1, "SubBackward0": -1, "AddmmBackward0": 1}
 """Nodes that add a vector, and the sign of the second operand."""
+
+
+def nodes_behind(starts: Iterable[Any], but: Container[Any] = ()) -> Iterator[Any]:
+    """Yield the nodes of a graph from some on, once each; not those in `but`, nor behind them."""
+    seen, waiting = set(), list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen or node in but:
+            continue
+        seen.add(node)
+        yield node
+        waiting += [following for following, _ in node.next_functions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +69,17 @@ class Step:
     result: Any
     given: tuple[Any, ...]
 
-    def nodes(self) -> set[Any]:
-        """Return its nodes."""
-        found, waiting = set(), [self.result]
-        while waiting:
-            node = waiting.pop()
-            if node is not None and node not in found and node not in self.given:
-                found.add(node)
-                waiting += [following for following, _ in node.next_functions]
-        return found
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A node that was given weights, and for each of its edges the weight that comes by it."""
+
+    node: Any
+    sources: tuple[Tensor | None, ...]
 
 
-def uses_in_graph(
-    outputs: Tensor, weights: Weights, steps: Iterable[Step]
-) -> tuple[list[Used], dict[str, str]]:
-    """Return the uses of weights in the graph of some outputs, but for those of recorded steps.
+def readers_in_graph(outputs: Tensor, weights: Weights, steps: Iterable[Step]) -> list[Reader]:
+    """Return the nodes that read weights in the graph of some outputs, but for recorded steps'.
 
     Parameters
     ----------
@@ -81,6 +89,35 @@ def uses_in_graph(
         Seen in it.
     steps : iterable of Step
         Whose uses are known.
+    """
+    sources = weights.nodes()
+    known = set(sources).union(*(nodes_behind([step.result], step.given) for step in steps))
+    found = []
+    for node in nodes_behind([outputs.grad_fn]):
+        if node in known or node.name() in VIEWS:
+            continue
+        read = tuple(_weight_behind(following, sources) for following, _ in node.next_functions)
+        if any(source is not None for source in read):
+            found.append(Reader(node, read))
+    return found
+
+
+def form_of(readers: Iterable[Reader], weights: Weights) -> tuple[object, ...]:
+    """Return the kinds of nodes that read weights, and which leaves.
+
+    It tells a function that has come to take a derivative from what it was, though its calls are
+    the same.
+    """
+    return tuple(sorted(
+        (reader.node.name(), tuple(weight.name for weight in _weights_of(reader, weights)))
+        for reader in readers
+    ))  # fmt: skip
+
+
+def uses_of_readers(
+    readers: Iterable[Reader], weights: Weights
+) -> tuple[list[Used], dict[str, str]]:
+    """Return what nodes did with the weights that they read.
 
     Returns
     -------
@@ -89,51 +126,20 @@ def uses_in_graph(
     others : dict of str to str
         Leaves that were used otherwise, and by what node.
     """
-    sources = weights.nodes()
     uses: list[Used] = []
     others: dict[str, str] = {}
-    for node, read in _readers(outputs, sources, steps):
-        found = _uses_of_node(node, read, weights)
+    for reader in readers:
+        node = reader.node
+        found = _uses_of_node(node, reader.sources, weights)
         uses += [Used(use, GradientEdge(node, 0), torch.autograd.grad) for use in found]
-        names = {name for source in read if (weight := weights.of(source)) is not None
-                 for name in weight.names}  # fmt: skip
+        names = {name for weight in _weights_of(reader, weights) for name in weight.names}
         for name in names.difference(*(use.weight.names for use in found)):
             others.setdefault(name, f"read by {node.name()} in the graph of a derivative")
     return uses, others
 
 
-def readers_in_graph(
-    outputs: Tensor, weights: Weights, steps: Iterable[Step]
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return what `uses_in_graph` would look at: the kinds of nodes, and the leaves they read.
-
-    It tells a function that has come to take a derivative from what it was, though its calls are
-    the same.
-    """
-    found = []
-    for node, read in _readers(outputs, weights.nodes(), steps):
-        of = [weight for source in read if (weight := weights.of(source)) is not None]
-        found.append((node.name(), tuple(weight.name for weight in of)))
-    return tuple(sorted(found))
-
-
-def _readers(
-    outputs: Tensor, sources: dict[Any, Tensor], steps: Iterable[Step]
-) -> Iterator[tuple[Any, list[Tensor | None]]]:
-    """Yield the nodes of a graph that read weights, but for those of steps, and what each reads."""
-    known = set(sources).union(*(step.nodes() for step in steps))
-    seen, waiting = set(), [outputs.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-        if node in known or node.name() in VIEWS:
-            continue
-        read = [_weight_behind(following, sources) for following, _ in node.next_functions]
-        if any(source is not None for source in read):
-            yield node, read
+def _weights_of(reader: Reader, weights: Weights) -> list[Weight]:
+    return [weight for source in reader.sources if (weight := weights.of(source)) is not None]
 
 
 def _weight_behind(node: Any, sources: dict[Any, Tensor]) -> Tensor | None:
@@ -143,7 +149,7 @@ def _weight_behind(node: Any, sources: dict[Any, Tensor]) -> Tensor | None:
     return sources.get(node)
 
 
-def _uses_of_node(node: Any, read: list[Tensor | None], weights: Weights) -> list[Use]:
+def _uses_of_node(node: Any, read: Sequence[Tensor | None], weights: Weights) -> list[Use]:
     kind, uses = node.name(), []
     if kind in SUMS and not {getattr(node, f"_saved_{of}", 1) for of in ("alpha", "beta")} - {1}:
         uses += _added(node, read, weights, SUMS[kind])
@@ -160,7 +166,7 @@ def _uses_of_node(node: Any, read: list[Tensor | None], weights: Weights) -> lis
     return uses
 
 
-def _added(node: Any, read: list[Tensor | None], weights: Weights, sign: int) -> list[Use]:
+def _added(node: Any, read: Sequence[Tensor | None], weights: Weights, sign: int) -> list[Use]:
     """Return the uses of vectors in a sum: each leaf itself, along the last axis."""
     uses: list[Use] = []
     for place, source in enumerate(read):

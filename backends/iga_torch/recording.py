@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from iga_torch.graph import Step, Used, readers_in_graph, uses_in_graph
+from iga_torch.graph import Reader, Step, Used, form_of, readers_in_graph, uses_of_readers
 from iga_torch.operations import Use, uses_of
 from iga_torch.replicas import alone
 from iga_torch.weights import Weights, tensors_in
@@ -112,6 +112,7 @@ class Recording(WithoutDropout):
         self._weights.note_data(list(data))
         self.uses: list[Used] = []
         self._steps: list[Step] = []
+        self._readers: list[Reader] = []
         self.others: dict[str, Callable[..., Any]] = {}
         self.selects = False
 
@@ -170,13 +171,14 @@ class Recording(WithoutDropout):
             self.others.setdefault(name, func)
         return result, bool(uses)
 
-    def from_graph(self, outputs: Tensor) -> tuple[list[Used], dict[str, str]]:
-        """Return the uses that the outputs' graph has beyond those seen; see `uses_in_graph`."""
-        return uses_in_graph(outputs, self._weights, self._steps)
+    def read(self, outputs: Tensor) -> tuple[object, ...]:
+        """Look for uses in the outputs' graph beyond those seen, and return the form of these."""
+        self._readers = readers_in_graph(outputs, self._weights, self._steps)
+        return form_of(self._readers, self._weights)
 
-    def readers(self, outputs: Tensor) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Return the kinds of nodes that have these uses; see `readers_in_graph`."""
-        return readers_in_graph(outputs, self._weights, self._steps)
+    def from_graph(self) -> tuple[list[Used], dict[str, str]]:
+        """Return the uses that `read` has found, see `uses_of_readers`."""
+        return uses_of_readers(self._readers, self._weights)
 
 
 @dataclass
@@ -187,6 +189,17 @@ class Traces:
     """Whether it changed a buffer."""
     drew: bool = False
     """Whether it drew random numbers."""
+
+
+@contextlib.contextmanager
+def eagerly(*kinds: str) -> Iterator[None]:
+    """Evaluate operations one by one, uncompiled, and on these kinds of device without autocast."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextlib.contextmanager
@@ -215,10 +228,7 @@ def evaluating(network: nn.Module) -> Iterator[Traces]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_same_random_numbers(modules, traces))
         try:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(eagerly("cpu", "cuda"))
             for registered, _ in hooks:
                 registered.clear()
             with alone(modules):

@@ -194,8 +194,7 @@ class Tangents:
         )
         shapes, others = evaluation.samples.shapes(), frozenset(recording.others)
         # A schedule may turn to derivatives later, by the same calls.
-        readers = recording.readers(evaluation.outputs)
-        return (shapes, outputs, like, modes, uses, others, readers)
+        return (shapes, outputs, like, modes, uses, others, recording.read(evaluation.outputs))
 
     def _checked_parts(
         self, leaves: Leaves, evaluation: Evaluation, found: Found
@@ -296,7 +295,7 @@ def _found(evaluation: Evaluation, way: Way) -> Found:
     recording = evaluation.recording
     known, others = list(recording.uses), dict[str, Reason](recording.others)
     if way.graph:
-        more, unknown = recording.from_graph(evaluation.outputs)
+        more, unknown = recording.from_graph()
         known += more
         others = {**unknown, **others}
     found = Found([], evaluation.outputs.detach(), evaluation.heads, others)

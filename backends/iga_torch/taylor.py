@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from iga_torch.elementary import CONSTANTS, QUERIES, READINGS, Function, is_in_place
+from iga_torch.graph import nodes_behind
 
 Bend = Callable[[], Any] | None
 """Makes a second derivative; None is zero."""
@@ -244,21 +245,16 @@ class Taylor(TorchFunctionMode):
             with torch._C.DisableTorchFunction():  # to another mode it would be a use of a weight
                 node = leaf.grad_fn
             name = node.name() if node is not None else ""
-            seen: set[Any] = set()
-            waiting: list[Any] = [node]
-            while waiting:
-                node = waiting.pop()
-                if node is None or node in seen or node in self._others:
-                    continue
-                if node in self._ours:
+            seen = set()
+            for behind in nodes_behind([node], self._others):
+                if behind in self._ours:
                     raise ValueError(
                         "network: expected operations whose derivatives are known, got a tensor "
                         f"that {name} made of the coordinates unseen, as scripted modules and "
                         "functions with a backward pass of their own do; write it in operations of "
                         f"PyTorch, or {BY_AUTOGRAD}"
                     )
-                seen.add(node)
-                waiting += [following for following, _ in node.next_functions]
+                seen.add(behind)
             self._others |= seen
 
 
