@@ -47,15 +47,7 @@ from iga_torch.seen import Seen
 from iga_torch.selecting import Selector, parameter_names, require_selector, selected
 from iga_torch.stand_ins import standing_in
 from iga_torch.tangents import Tangents
-
-NO_BACKWARD = (
-    "call: expected none inside a transform of torch.func or under forward-mode differentiation, "
-    "got one (grad, vmap, jvp, jacrev, ...), which has no backward pass to adjust; take gradients "
-    "by backward() or torch.autograd.grad; for a loss on a derivative, wrap the function that "
-    "returns it, IGA(function, parameters=network.parameters()), with the transform inside; or "
-    "call the model in eval() mode or inside `with model.plain():`, where it is not adjusted"
-)
-"""What an error says to those who differentiate in other ways."""
+from iga_torch.watching import NO_BACKWARD, watched
 
 
 @dataclass(eq=False)
@@ -381,8 +373,9 @@ class IGA(nn.Module):
         if not self._reached:
             self._require_reached(found, begun.trained)
         call, tensors = self._called(begun, found)
-        for place, watched in zip(places, _Watch.apply(self, call, tensors, *found), strict=True):
-            leaves[place] = watched
+        returned = functools.partial(self._returned, call)
+        for place, tensor in zip(places, watched(found, tensors, returned), strict=True):
+            leaves[place] = tensor
         return tree_unflatten(leaves, spec)
 
     def _require_reached(self, found: list[Tensor], leaves: dict[str, Tensor]) -> None:
@@ -442,7 +435,7 @@ class IGA(nn.Module):
         return shape[:-1] if self._of_channels[form] else shape
 
     def _returned(
-        self, cotangents: list[Tensor], call: Call | None, tensors: list[Tensor]
+        self, call: Call | None, cotangents: list[Tensor], tensors: list[Tensor]
     ) -> list[Tensor]:
         """Adjust the cotangents of a call's outputs; of one that stays plain there is no call."""
         if call is None:
@@ -620,40 +613,6 @@ class IGA(nn.Module):
         for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f"{prefix}network.{key.removeprefix(prefix)}"] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-class _Watch(torch.autograd.Function):
-    """The identity, whose gradient goes through the adjustment."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, model: IGA, call: Call | None, tensors: list[Tensor], *outputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*(_savable(tensor.detach()) for tensor in tensors))
-        ctx.model, ctx.call = model, call
-        # A view could not be changed in place by the caller.
-        return tuple(output.clone() for output in outputs)
-
-    @staticmethod
-    def jvp(_: Any, *__: Any) -> Tensor:
-        raise RuntimeError(NO_BACKWARD)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        adjusted = _outside_compilation(ctx.model, cotangents, ctx.call, ctx.saved_tensors)
-        return None, None, None, *adjusted
-
-
-@torch.compiler.disable
-def _outside_compilation(
-    model: IGA, cotangents: tuple[Tensor, ...], call: Call | None, tensors: tuple[Tensor, ...]
-) -> list[Tensor]:
-    return model._returned(list(cotangents), call, list(tensors))
-
-
-def _savable(tensor: Tensor) -> Tensor:
-    """Return a tensor that autograd can save: one made under inference mode cannot be."""
-    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _may_be_trained(parameter: Tensor) -> bool:
