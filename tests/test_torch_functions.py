@@ -334,6 +334,20 @@ class TestWhatAFunctionIs:
         ):  # fmt: skip
             assert modules_of(function)[name] is network
 
+    def test_two_modules_behind_one_name_are_both_found(self):
+        """As two functions have it that each call theirs `network`."""
+
+        def field(network):
+            return lambda x: network(x)
+
+        one, other = smooth(), smooth()
+        first, second = field(one), field(other)
+        found = modules_of(lambda x: first(x) + second(x))
+        assert {id(module) for module in found.values()} == {id(one), id(other)}
+        given = [*one.parameters(), *other.parameters()]
+        model = iga_torch.IGA(lambda x: first(x) + second(x), None, PAPER, parameters=given)
+        assert all(name.startswith("network.network") for name, _ in model.named_parameters())
+
     def test_parameters_in_any_form(self):
         network, x = smooth(), rows()
         loss_of(iga_torch.IGA(network, None, PAPER, groups=4)(x)).backward()

@@ -186,7 +186,9 @@ def modules_of(function: Any) -> dict[str, nn.Module]:
             continue
         seen.add(id(value))
         if isinstance(value, nn.Module):
-            found.setdefault(name, value)
+            while name in found:  # variables of two functions may have one name
+                name += "_"
+            found[name] = value
         elif isinstance(value, list | tuple) and len(value) <= LONGEST:
             waiting += [(f"{name}{k}", held) for k, held in enumerate(value)]
         elif isinstance(value, dict) and len(value) <= LONGEST:
