@@ -25,6 +25,7 @@ from iga_lab.cli.parameters import (
     read_path,
     read_size,
     section,
+    spoken,
 )
 from iga_lab.cli.streams import say
 from iga_lab.cli.terminal import quoted
@@ -234,7 +235,7 @@ def _begun(
 
 def _refuse_other_settings(context: click.Context) -> None:
     others = [
-        parameter.opts[0] if isinstance(parameter, click.Option) else "SIGNAL"
+        spoken(parameter)
         for parameter in context.command.params
         if parameter.name not in (None, "resume")
         and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE

@@ -190,11 +190,12 @@ def _usage(error: click.UsageError, command: str) -> str:
             "put a name that has spaces in quotes"
         )
     if isinstance(error, click.BadParameter) and error.param is not None:
-        message = f"{_spoken(error.param)}: {error.message.rstrip('.')}"
+        message = f"{spoken(error.param)}: {error.message.rstrip('.')}"
     return message
 
 
-def _spoken(parameter: click.Parameter) -> str:
+def spoken(parameter: click.Parameter) -> str:
+    """Return an option or argument as a person types it."""
     if isinstance(parameter, click.Option):
         return parameter.opts[0]
     return parameter.human_readable_name
@@ -204,7 +205,7 @@ def _with_option(message: str, command: click.Command | None) -> str:
     """Return a message that begins with the name of a setting as a person types it."""
     name, colon, rest = message.partition(": ")
     options = {
-        parameter.name: _spoken(parameter) for parameter in (command.params if command else ())
+        parameter.name: spoken(parameter) for parameter in (command.params if command else ())
     }
     return options.get(name.replace("-", "_"), name) + colon + rest
 

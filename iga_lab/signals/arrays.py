@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from iga_lab.errors import InputError
+from iga_lab.errors import InputError, a
 from iga_lab.signals.layouts import canonical, guessed, kind_of, laid_out, order
 from iga_lab.signals.ranges import found_range
 from iga_lab.signals.resampling import Box, holding, lengths, resampled
@@ -55,7 +55,7 @@ def array(path: Path, size: Size | None, axes: str | None) -> Signal:
     values = resampled(read, stored, kept, smooth=kind == "volume").transpose(lying)
     values = np.ascontiguousarray(found.scaled(values).reshape(full_target))
     notes = [
-        f"{'an' if kind == 'image' else 'a'} {kind}, its axes taken as {layout} "
+        f"{a(kind)}, its axes taken as {layout} "
         f"({', '.join(NAMES[letter] for letter in canonical(layout))}){doubt}",
         found.note,
         *enlargement(lengths(box), target),
