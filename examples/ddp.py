@@ -1,7 +1,7 @@
 """A picture by random pixels in two processes of DistributedDataParallel, plain and with IGA.
 
     pip install "iga-core[torch]"
-    python examples/ddp.py
+    python -m examples.ddp
 
 `DDP(IGA(network))` and `IGA(DDP(network))` are the same: each process groups its own points, has
 its own kernel and adjusts its own gradient; DDP takes the mean of these, as ever. No process waits
@@ -20,33 +20,10 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from examples._picture import Network, picture
 from iga_torch import IGA
 
 PROCESSES, SIZE, STEPS, BATCH, RATE = 2, 128, 400, 2048, 5e-3
-
-
-def picture():
-    """Rings that become finer outwards, an edge through them, and a checkerboard."""
-    axis = torch.linspace(-1, 1, SIZE)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    rings = torch.sin(24 * (x.square() + y.square()))
-    board = torch.sign(torch.sin(20 * x) * torch.sin(20 * y))
-    colours = torch.stack([rings, torch.where(x > y, rings, -board), board * (x * y).abs()], dim=-1)
-    return torch.stack([x, y], dim=-1).reshape(-1, 2), (0.5 + 0.5 * colours).reshape(-1, 3)
-
-
-class Network(nn.Sequential):
-    """A positional encoding of six octaves, and four layers."""
-
-    def __init__(self, width=128):
-        super().__init__(
-            nn.Linear(26, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3),
-        )  # fmt: skip
-
-    def forward(self, x):
-        phases = (x[..., None] * torch.pi * 2.0 ** torch.arange(6, device=x.device)).flatten(-2)
-        return super().forward(torch.cat([x, phases.sin(), phases.cos()], dim=-1))
 
 
 def train(rank, adjusted):
@@ -55,7 +32,7 @@ def train(rank, adjusted):
     model = DistributedDataParallel(IGA(network) if adjusted else network)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    coords, colours = picture()
+    coords, colours = picture(SIZE)
     generator = torch.Generator().manual_seed(rank)
     for _ in range(STEPS):
         batch = torch.randint(len(coords), (BATCH // PROCESSES,), generator=generator)

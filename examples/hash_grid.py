@@ -9,19 +9,15 @@ It printed, in 40 seconds of one core that others used too:
     Scale(0.1)   29.19   +0.75    0.0012   1.06
     IGA          29.48   +1.03    0.0011   1.74
 
-Nearly all of the gain is the control's, which costs little: a hash grid learns fine detail early.
-All of its tables have factors.
+The loop is that of `random_pixels`. Nearly all of the gain is the control's, which costs little: a
+hash grid learns fine detail early. All of its tables have factors.
 """
-
-import time
 
 import torch
 from torch import Tensor, nn
 
-import iga_torch
-from examples._compare import Trained, compare, decibels
-from examples.random_pixels import picture
-from iga_core import Adjustment
+from examples._compare import Trained, compare
+from examples.random_pixels import train
 
 CORNERS = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
 PRIME = 2_654_435_761
@@ -57,31 +53,9 @@ class HashGrid(nn.Module):
         return colours
 
 
-def train(adjustment: Adjustment | None, steps: int, side: int, batch: int) -> Trained:
-    """Train once; the figure is that of the whole picture."""
-    x, colours = picture(side)
-    network = HashGrid()
-    model: nn.Module = network
-    if adjustment is not None:
-        model = iga_torch.IGA(network, None, adjustment)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-15)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    begun = time.process_time()
-    for _ in range(steps):
-        pixels = torch.randint(len(x), (batch,))
-        loss = (model(x[pixels]) - colours[pixels]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    seconds = time.process_time() - begun
-    with torch.no_grad():
-        return Trained(decibels(network(x), colours, peak=1), loss.item(), seconds, model)
-
-
 def main(steps: int = 400, side: int = 128, batch: int = 4096) -> dict[str, Trained]:
     """Compare the methods."""
-    return compare(lambda adjustment: train(adjustment, steps, side, batch))
+    return compare(lambda it: train(it, HashGrid(), steps, side, batch, lr=1e-2, eps=1e-15))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A picture by random pixels in Lightning, plain and with the callback of IGA.
 
     pip install "iga-core[lightning]"
-    python examples/lightning_image.py
+    python -m examples.lightning_image
 
 The callback wraps `self.net` while the Trainer fits it, logs the spectrum of its kernel, and puts
 what the adjustment carries into checkpoints, whose weights keep their names.
@@ -21,43 +21,20 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from examples._picture import Network, picture
 from iga_torch.lightning import IGACallback
 
 SIZE, STEPS, BATCH, RATE = 128, 400, 2048, 5e-3
-
-
-def picture():
-    """Rings that become finer outwards, an edge through them, and a checkerboard."""
-    axis = torch.linspace(-1, 1, SIZE)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    rings = torch.sin(24 * (x.square() + y.square()))
-    board = torch.sign(torch.sin(20 * x) * torch.sin(20 * y))
-    colours = torch.stack([rings, torch.where(x > y, rings, -board), board * (x * y).abs()], dim=-1)
-    return torch.stack([x, y], dim=-1).reshape(-1, 2), (0.5 + 0.5 * colours).reshape(-1, 3)
 
 
 class Pixels(IterableDataset):
     """Random ones, a batch at a time."""
 
     def __iter__(self):
-        coords, colours = picture()
+        coords, colours = picture(SIZE)
         while True:
             batch = torch.randint(len(coords), (BATCH,))
             yield coords[batch], colours[batch]
-
-
-class Network(nn.Sequential):
-    """A positional encoding of six octaves, and four layers."""
-
-    def __init__(self, width=128):
-        super().__init__(
-            nn.Linear(26, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3),
-        )  # fmt: skip
-
-    def forward(self, x):
-        phases = (x[..., None] * torch.pi * 2.0 ** torch.arange(6, device=x.device)).flatten(-2)
-        return super().forward(torch.cat([x, phases.sin(), phases.cos()], dim=-1))
 
 
 class Image(LightningModule):
@@ -88,7 +65,7 @@ def fitted(callbacks):
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    whole: Any = DataLoader([picture()], batch_size=None)  # type: ignore[arg-type]  # a list will do
+    whole: Any = DataLoader([picture(SIZE)], batch_size=None)  # type: ignore[arg-type]  # a list will do
     trainer.fit(Image(), DataLoader(Pixels(), batch_size=None), whole)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

@@ -33,14 +33,16 @@ def picture(side: int) -> tuple[Tensor, Tensor]:
     return x.reshape(-1, 2), colours.reshape(-1, 3)
 
 
-def train(adjustment: Adjustment | None, steps: int, side: int, batch: int) -> Trained:
-    """Train once; the figure is that of the whole picture."""
+def train(
+    adjustment: Adjustment | None, network: nn.Module, steps: int, side: int, batch: int,
+    lr: float, eps: float = 1e-8,
+) -> Trained:  # fmt: skip
+    """Train a network once; the figure is that of the whole picture."""
     x, colours = picture(side)
-    network = siren(2, 3)
-    model: nn.Module = network
+    model = network
     if adjustment is not None:
         model = iga_torch.IGA(network, None, adjustment)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, eps=eps)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     begun = time.process_time()
     for _ in range(steps):
@@ -57,7 +59,7 @@ def train(adjustment: Adjustment | None, steps: int, side: int, batch: int) -> T
 
 def main(steps: int = 600, side: int = 128, batch: int = 4096) -> dict[str, Trained]:
     """Compare the methods."""
-    return compare(lambda adjustment: train(adjustment, steps, side, batch))
+    return compare(lambda it: train(it, siren(2, 3), steps, side, batch, lr=1e-3))
 
 
 if __name__ == "__main__":
