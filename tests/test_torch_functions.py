@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import iga_torch  # noqa: E402
+from iga_torch import graph  # noqa: E402
 from iga_torch.functions import modules_of  # noqa: E402
 from iga_torch.neighbours import nearest  # noqa: E402
 from tests.support.torch_networks import Dense, found_grouping, gradient  # noqa: E402
@@ -204,6 +205,15 @@ def test_a_weight_normed_distance_keeps_its_factors():
     module, x = Wrapped(network, value_and_slope), rows(9)
     close(iga_torch.empirical_ntk(module, x, outputs="trace"), dense_kernel(module, x), 1e-12)
     assert not iga_torch.kernel_report(module).explicit
+
+
+def test_nodes_of_another_pytorch_take_explicit_rows(monkeypatch):
+    """Their attributes are no promise of PyTorch's."""
+    named = {kind: (*of[:2], "first", "second") for kind, of in graph.OPERANDS.items()}
+    monkeypatch.setattr(graph, "OPERANDS", named)
+    module, x = Wrapped(smooth(), value_and_slope), rows(7)
+    close(iga_torch.empirical_ntk(module, x, outputs="trace"), dense_kernel(module, x), 1e-12)
+    assert iga_torch.kernel_report(module).explicit
 
 
 def test_a_tied_weight_and_a_derivative_by_a_weight():

@@ -158,7 +158,7 @@ def _uses_of_node(node: Any, read: Sequence[Tensor | None], weights: Weights) ->
         try:
             sides = zip(saved, read[first : first + 2], strict=True)
             operands = [_operand(node, what, source, weights) for what, source in sides]
-        except RuntimeError:  # freed, or changed in place since
+        except (AttributeError, RuntimeError):  # of another PyTorch; freed, or changed since
             return uses
         if all(operand is not None for operand in operands):
             nothing = torch.empty(0)  # a result is asked only whether it is a view
